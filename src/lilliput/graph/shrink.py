@@ -1,0 +1,222 @@
+"""Shrinking: remove components from a traced network and return a smaller plain network."""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from lilliput.core.errors import BudgetError
+from lilliput.graph.coupling import Coupling, Ints, Keep
+from lilliput.graph.rules import argument, op_name
+from lilliput.graph.shapes import forget_shapes
+from lilliput.graph.trace import Traced
+
+aten = torch.ops.aten
+
+
+def shrink(coupling: Coupling, keep: Keep) -> Traced:
+    """The network without the components where `keep` is False; shapes in tensors and operators follow.
+
+    `keep` has one flag per component (`Coupling.keep`). The traced network itself is left as it was. Raises
+    `BudgetError` when a tensor would lose its last channel.
+    """
+    small = copy.deepcopy(coupling.traced)
+    nodes = dict(zip(small.graph.nodes, coupling.traced.graph.nodes, strict=True))
+    _shrink_tensors(small, coupling, keep)
+    for node, old in list(nodes.items()):
+        if node.op == "call_function":
+            rewrite = _REWRITES.get(op_name(node))
+            if rewrite is not None:
+                rewrite(_Site(coupling, keep, old, node))
+    forget_shapes(small)
+    small.recompile()
+    return small
+
+
+def _shrink_tensors(small: Traced, coupling: Coupling, keep: Keep) -> None:
+    for name, dims in coupling.dims.items():
+        tensor = small.tensor(name).detach()
+        for dim, components in dims.items():
+            kept = keep[components]
+            if not kept.any():
+                raise BudgetError(f"{name} would lose its last channel; keep at least one unit of every group")
+            if not kept.all():
+                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(kept)))
+        if tensor.shape != small.tensor(name).shape:
+            for alias in _aliases(coupling.traced, name):
+                small.set_tensor(alias, tensor)
+            _retie(small, _aliases(coupling.traced, name))
+
+
+def _aliases(traced: Traced, name: str) -> list[str]:
+    tensor = traced.tensor(name)
+    names = [n.target for n in traced.graph.nodes if n.op == "get_attr"]
+    return list(dict.fromkeys([name, *(str(t) for t in names if traced.tensor(str(t)) is tensor)]))
+
+
+def _retie(small: Traced, names: list[str]) -> None:
+    for other in names[1:]:
+        owner, _, leaf = other.rpartition(".")
+        setattr(small.get_submodule(owner), leaf, small.tensor(names[0]))
+
+
+class _Site:
+    """One node to rewrite: the original node for its fields, the copy to change."""
+
+    def __init__(self, coupling: Coupling, keep: Keep, old: fx.Node, new: fx.Node) -> None:
+        self.coupling, self.keep, self.old, self.new = coupling, keep, old, new
+
+    def kept(self, node: Any, item: int | None = None) -> dict[int, tuple[int, int]]:
+        """(old, new) extent of every dimension of a value that changes."""
+        dims = self.coupling.node_dims(node)
+        chosen: dict[int, Ints] = dims[item] if isinstance(dims, list) and item is not None else dims  # type: ignore[assignment]
+        sizes = {d: (len(c), int(self.keep[c].sum())) for d, c in chosen.items()}
+        return {d: (old, new) for d, (old, new) in sizes.items() if old != new}
+
+    def flags(self, node: Any, axis: int) -> Keep | None:
+        """Which indices of a value stay along one axis; None when all do."""
+        dims = self.coupling.node_dims(node)
+        assert isinstance(dims, dict)
+        kept = self.keep[dims[axis]] if axis in dims else None
+        return None if kept is None or kept.all() else kept
+
+    def kept_tensor(self, name: str, dim: int) -> int:
+        """New extent of one dimension of a tensor."""
+        components = self.coupling.dims.get(name, {}).get(dim)
+        size = int(self.coupling.traced.tensor(name).shape[dim])
+        return size if components is None else int(self.keep[components].sum())
+
+    def set_arg(self, position: int, name: str, value: Any) -> None:
+        """Set an argument where it stands."""
+        if position < len(self.new.args):
+            self.new.args = (*self.new.args[:position], value, *self.new.args[position + 1 :])
+        else:
+            self.new.kwargs = {**self.new.kwargs, name: value}
+
+
+def _scaled(site: _Site, size: Any, old: int, new: int) -> Any:
+    """A size argument that held `old` (times other factors) so that it holds `new` (times them)."""
+    if isinstance(size, int):
+        return size if size == -1 else size * new // old
+    with site.new.graph.inserting_before(site.new):
+        product = site.new.graph.call_function(operator.mul, (size, new))
+        return site.new.graph.call_function(operator.floordiv, (product, old))
+
+
+def _sizes(site: _Site, position: int, name: str, offset: int = 0) -> None:
+    sizes = argument(site.new, position, name)
+    changed = site.kept(site.old)
+    if isinstance(sizes, (list, tuple)) and changed:
+        site.set_arg(position, name, [_scaled(site, s, *changed[d + offset]) if d + offset in changed else s
+                                      for d, s in enumerate(sizes)])
+
+
+def _view(site: _Site) -> None:
+    _sizes(site, 1, "size")
+
+
+def _expand(site: _Site) -> None:
+    sizes = argument(site.new, 1, "size")
+    changed = site.kept(site.old)
+    if isinstance(sizes, (list, tuple)) and changed:
+        site.set_arg(1, "size", [-1 if s == -1 else (_scaled(site, s, *changed[d]) if d in changed else s)
+                                 for d, s in enumerate(sizes)])
+
+
+def _unflatten(site: _Site) -> None:
+    axis = int(argument(site.new, 1, "dim")) % len(site.coupling.size_of(site.old.args[0]))  # type: ignore[arg-type]
+    _sizes(site, 2, "sizes", offset=axis)
+
+
+def _convolution(site: _Site) -> None:
+    groups = argument(site.new, 6, "groups", 1)
+    if groups == 1:
+        return
+    name = str(site.old.args[1].target)  # type: ignore[union-attr]
+    channels = groups * int(site.coupling.traced.tensor(name).shape[1])
+    inputs = site.kept(site.old.args[0]).get(1, (channels, channels))[1]
+    site.set_arg(6, "groups", inputs // site.kept_tensor(name, 1))
+
+
+def _layer_norm(site: _Site) -> None:
+    shape = list(site.new.args[1])  # type: ignore[arg-type]
+    first = len(site.coupling.size_of(site.old)) - len(shape)
+    for dim, (_, new) in site.kept(site.old).items():
+        if dim >= first:
+            shape[dim - first] = new
+    site.set_arg(1, "normalized_shape", shape)
+
+
+def _group_norm(site: _Site) -> None:
+    changed = site.kept(site.old).get(1)
+    groups = int(site.new.args[1])  # type: ignore[arg-type]
+    if changed and groups > 1:
+        site.set_arg(1, "num_groups", groups * changed[1] // changed[0])
+
+
+def _split(site: _Site) -> None:
+    pieces = site.coupling.size_of(site.old)
+    axis = int(argument(site.new, 2, "dim", 0)) % len(pieces[0])
+    if site.flags(site.old.args[0], axis) is None:
+        return
+    sizes = [site.kept(site.old, item=i).get(axis, (0, piece[axis]))[1] for i, piece in enumerate(pieces)]
+    site.new.target = aten.split_with_sizes.default
+    site.new.args, site.new.kwargs = (site.new.args[0], sizes, axis), {}
+
+
+def _slice(site: _Site) -> None:
+    axis = int(argument(site.new, 1, "dim", 0)) % len(site.coupling.size_of(site.old))
+    flags = site.flags(site.old.args[0], axis)
+    if flags is None:
+        return
+    start, end = argument(site.new, 2, "start", 0) or 0, argument(site.new, 3, "end")
+    bounds = slice(start, end).indices(len(flags))
+    site.set_arg(2, "start", int(flags[: bounds[0]].sum()))
+    site.set_arg(3, "end", int(flags[: bounds[1]].sum()))
+
+
+def _narrow(site: _Site) -> None:
+    axis = int(argument(site.new, 1, "dim", 0)) % len(site.coupling.size_of(site.old))
+    flags = site.flags(site.old.args[0], axis)
+    if flags is None:
+        return
+    start, length = int(site.new.args[2]), int(site.new.args[3])  # type: ignore[arg-type]
+    site.set_arg(2, "start", int(flags[:start].sum()))
+    site.set_arg(3, "length", int(flags[start : start + length].sum()))
+
+
+def _select(site: _Site) -> None:
+    axis = int(site.new.args[1]) % len(site.coupling.size_of(site.old.args[0]))  # type: ignore[arg-type]
+    flags = site.flags(site.old.args[0], axis)
+    if flags is not None:
+        site.set_arg(2, "index", int(flags[: int(site.new.args[2])].sum()))  # type: ignore[arg-type]
+
+
+def _attention(site: _Site) -> None:
+    """The default scale is 1/sqrt(width): keep the original's when the width itself shrinks."""
+    width = len(site.coupling.size_of(site.old.args[0])) - 1  # type: ignore[arg-type]
+    changed = site.kept(site.old.args[0]).get(width)
+    if changed and argument(site.new, 6, "scale") is None:
+        site.new.kwargs = {**site.new.kwargs, "scale": 1 / math.sqrt(changed[0])}
+
+
+_REWRITES: dict[str, Callable[[_Site], None]] = {
+    **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
+    **dict.fromkeys(("expand", "broadcast_to"), _expand),
+    "unflatten": _unflatten,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
+    "group_norm": _group_norm,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_chunk"), _split),
+    "slice": _slice,
+    "narrow": _narrow,
+    "select": _select,
+    "scaled_dot_product_attention": _attention,
+}

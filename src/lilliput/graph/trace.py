@@ -1,0 +1,221 @@
+"""Tracing: any model that `torch.export` takes becomes a graph of ATen operators that trains, saves and shrinks."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+
+from lilliput.core.errors import TraceError
+
+aten = torch.ops.aten
+# Position of the flag that tells training from evaluation in each operator that has one.
+_TRAINING_ARG = {
+    aten.batch_norm.default: 5,
+    aten.instance_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+}
+_META = "lilliput"
+
+
+class Traced(fx.GraphModule):
+    """A traced network: a plain `nn.Module` whose code is a graph of ATen operators.
+
+    Parameters and buffers keep the names they had in the original model. `train()` and `eval()` switch the
+    batch-norm and dropout nodes, as they would in the original. Branches on `self.training` in the original
+    were resolved for evaluation when it was traced (stochastic depth, for one, is gone).
+    """
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Zero inputs of the traced shapes and types (integers for integer inputs), with a batch of two."""
+        return tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in self.meta[_META]["inputs"])
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether the first dimension of every input may vary."""
+        return bool(self.meta[_META]["dynamic"])
+
+    def train(self, mode: bool = True) -> Traced:
+        """Switch every batch-norm and dropout node, then the submodules."""
+        changed = False
+        for node in self.graph.nodes:
+            position = _TRAINING_ARG.get(node.target) if node.op == "call_function" else None
+            if position is not None and node.args[position] is not mode:
+                node.args = (*node.args[:position], mode, *node.args[position + 1 :])
+                changed = True
+        if changed:
+            self.recompile()
+        super().train(mode)
+        return self
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter or buffer of that dotted name."""
+        owner, _, leaf = name.rpartition(".")
+        value = getattr(self.get_submodule(owner), leaf)
+        assert isinstance(value, Tensor)
+        return value
+
+    def set_tensor(self, name: str, value: Tensor) -> None:
+        """Replace the parameter or buffer of that dotted name, keeping its kind and `requires_grad`."""
+        owner, _, leaf = name.rpartition(".")
+        module = self.get_submodule(owner)
+        old = getattr(module, leaf)
+        if isinstance(old, nn.Parameter):
+            setattr(module, leaf, nn.Parameter(value.detach(), requires_grad=old.requires_grad))
+        else:
+            module.register_buffer(leaf, value.detach(), persistent=leaf not in module._non_persistent_buffers_set)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Tracing makes millions of small objects that live on; collecting garbage meanwhile costs a third of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def as_inputs(example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Positional inputs as a tuple."""
+    return example if isinstance(example, tuple) else (example,)
+
+
+def trace(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Traced:
+    """Trace `model` with a dynamic batch; a model that is traced already is returned as it is.
+
+    `example` is one input batch `(N, ...)`, or a tuple of them for several inputs; values do not matter. The
+    caller's model is left as it was; the result owns copies of its tensors. Where the model fixes its batch
+    size, the traced one does too (`Traced.dynamic_batch`).
+
+    Raises `TraceError` with torch's reason and the model's line when `torch.export` refuses.
+    """
+    if isinstance(model, Traced):
+        return model
+    inputs = tuple(_at_least_two(x) for x in as_inputs(example))
+    program, dynamic = export_program(model, inputs)
+    module = program.module(check_guards=False)
+    return assemble(module, module.graph, tuple((tuple(x.shape), x.dtype) for x in inputs), dynamic).train(model.training)
+
+
+def assemble(root: nn.Module, graph: fx.Graph, inputs: tuple[tuple[tuple[int, ...], torch.dtype], ...], dynamic: bool) -> Traced:
+    """A traced network from a module that holds the tensors and a graph over them; `inputs` are shapes and types."""
+    traced = Traced(root, graph)
+    traced.meta[_META] = {"inputs": inputs, "dynamic": dynamic}
+    _own_tensors(traced)
+    _functional(traced)
+    traced.recompile()
+    return traced
+
+
+def export_program(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[torch.export.ExportedProgram, bool]:
+    """`torch.export` in evaluation mode, and whether the batch is dynamic; raises `TraceError`."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with _collection_paused():
+            try:
+                shapes = tuple({0: Dim.DYNAMIC} if x.ndim else None for x in inputs)
+                return torch.export.export(model, inputs, dynamic_shapes=(shapes,) if _variadic(model) else shapes), True
+            except Exception as dynamic_error:
+                try:
+                    return torch.export.export(model, inputs), False
+                except Exception:
+                    raise TraceError(_reason(model, dynamic_error)) from dynamic_error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _variadic(model: nn.Module) -> bool:
+    import inspect
+
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    return bool(kinds) and kinds[0] is inspect.Parameter.VAR_POSITIONAL
+
+
+def _reason(model: nn.Module, error: Exception) -> str:
+    """Torch's own reason, and the last line of the model's own code on the way to it."""
+    import inspect
+    import traceback
+
+    try:
+        home = inspect.getfile(type(model))
+    except TypeError:
+        home = ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == home]
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    text = " ".join(str(error).split())
+    return (f"torch.export refuses {type(model).__name__}{where}. Its reason: {text[:600]}. "
+            "Remedy: make the forward pass free of data-dependent Python control flow (torch.where, torch.cond), "
+            "or trace the part that is.")
+
+
+def _at_least_two(x: Tensor) -> Tensor:
+    """`torch.export` specialises sizes 0 and 1, so the batch of an example must be at least two."""
+    if not isinstance(x, Tensor):
+        raise TraceError(f"example inputs must be tensors, not {type(x).__name__}")
+    return x if x.ndim == 0 or x.shape[0] != 1 else torch.cat([x, x])
+
+
+def _own_tensors(traced: Traced) -> None:
+    """Clone parameters and buffers, so that training the traced model leaves the original alone; keep ties."""
+    seen: dict[int, Tensor] = {}
+    for module in traced.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                if id(parameter) not in seen:
+                    seen[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+                module._parameters[name] = seen[id(parameter)]  # type: ignore[assignment]
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = seen.setdefault(id(buffer), buffer.detach().clone())
+
+
+def _functional(traced: Traced) -> None:
+    """Replace in-place operators on values that nothing else aliases (`relu_`, `add_`) by their pure forms.
+
+    In-place operators on views stay, since they change what is behind the view.
+    """
+    for node in list(traced.graph.nodes):
+        pure = _pure_overload(node)
+        source = node.args[0] if node.args else None
+        if pure is None or not isinstance(source, fx.Node) or source.op != "call_function" or _may_alias(source):
+            continue
+        if any(_may_alias(user) for user in source.users if user is not node):
+            continue
+        node.target = pure
+        later = {n for n in source.users if n is not node and node < n}
+        source.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
+
+
+def _pure_overload(node: fx.Node) -> Any:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    namespace, _, name = node.target._schema.name.partition("::")
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    return getattr(packet, node.target._overloadname, None)
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Whether the node's result may share memory with its input."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return node.op == "call_function"
+    name = target._schema.name.partition("::")[2]
+    # Composite shape operators (reshape, flatten, contiguous...) alias without their schema saying so.
+    composite = name in {"reshape", "flatten", "unflatten", "contiguous", "to", "chunk", "expand_as", "view_as", "dropout",
+                         "swapaxes", "movedim", "narrow", "type_as"}
+    return composite or any(r.alias_info is not None for r in target._schema.returns) and not name.endswith("_")
