@@ -11,10 +11,10 @@ from lilliput.core.errors import (
     TraceError,
     UnknownNameError,
 )
-from lilliput.core.report import Entry, Report
+from lilliput.core.report import Entry, Report, describe
 from lilliput.core.seeds import seed_everything
 from lilliput.core.step import Chain, Result, Step, chain
 
 __all__ = ["Budget", "BudgetError", "Chain", "CorruptFileError", "DataError", "Entry", "LilliputError",
            "PreconditionError", "RecipeError", "Report", "Result", "Step", "TraceError", "UnknownNameError",
-           "chain", "parse_limit", "seed_everything"]
+           "chain", "describe", "parse_limit", "seed_everything"]

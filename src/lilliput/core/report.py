@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
+_FUNCTION = re.compile(r"<function ([\w.<>]+) at 0x[0-9a-fA-F]+>")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def describe(recipe: object) -> str:
+    """`repr` as a record: functions by their name, and no memory addresses, which differ between processes."""
+    return _ADDRESS.sub("", _FUNCTION.sub(r"\1", repr(recipe)))
 
 
 @dataclass(frozen=True, kw_only=True)

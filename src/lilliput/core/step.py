@@ -23,7 +23,9 @@ class Result:
 class Step(Protocol):
     """`(model, data) -> Result`. Never changes the caller's model."""
 
-    def __call__(self, model: nn.Module, data: Any) -> Result: ...
+    def __call__(self, model: nn.Module, data: Any) -> Result:
+        """Apply the step to a copy of `model`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Chain:
     steps: tuple[Step, ...]
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
+        """Apply every step, each to what the one before made."""
         report = Report()
         for step in self.steps:
             result = step(model, data)

@@ -31,7 +31,7 @@ class Slot:
     """One dimension of one tensor: `unit[i]` is the unit of index `i`, or -1 where it belongs to none of the group.
 
     `role` is `out` for the dimension along which a layer makes its channels, `in` for a weight's contracted
-    dimension, `other` for what merely follows (norms, biases, embeddings of positions).
+    dimension, `norm` for a batch norm's scale, `other` for what merely follows (biases, statistics, positions).
     """
 
     tensor: str
@@ -99,6 +99,10 @@ class Coupling:
         mapped = self.components[found]
         return {dim: mapped[tuple(slice(None) if d == dim else 0 for d in range(mapped.ndim))] for dim in _changing(mapped)}
 
+    def canonical(self, name: str) -> str:
+        """The name under which a tensor's dimensions are listed: tied tensors share one."""
+        return self._p.canonical(name)
+
     def size_of(self, node: fx.Node) -> Any:
         """Shape of a node's value before anything is removed."""
         return self._p.shapes[node]
@@ -129,8 +133,15 @@ class Coupling:
     def _role(self, tensor: str, dim: int, producers: Mapping[tuple[str, int], Any]) -> str:
         if (tensor, dim) in producers:
             return "out"
-        weight = any(name == tensor for name, _ in producers)
-        return "in" if weight else "other"
+        if any(name == tensor for name, _ in producers):
+            return "in"
+        return "norm" if tensor in self._norms else "other"
+
+    @cached_property
+    def _norms(self) -> frozenset[str]:
+        """Names of batch-norm scales."""
+        return frozenset(self.canonical(str(n.args[1].target)) for n in self.traced.graph.nodes
+                         if n.op == "call_function" and op_name(n) == "batch_norm" and isinstance(n.args[1], fx.Node))
 
     def keep_all(self) -> Keep:
         """A mask over components that keeps everything."""
@@ -214,4 +225,5 @@ def _linked(count: int, sets: list[Ints]) -> Ints:
     rows = np.concatenate([np.repeat(s[:1], len(s)) for s in sets]) if sets else np.empty(0, np.int64)
     cols = np.concatenate(sets) if sets else np.empty(0, np.int64)
     graph = coo_array((np.ones(len(rows), np.int8), (rows, cols)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    roots: Ints = connected_components(graph, directed=False)[1].astype(np.int64)
+    return roots

@@ -24,7 +24,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,4000}")
 _PRIVATE = re.compile(r"__[a-z]+__|_softmax|_log_softmax|_safe_softmax|_to_copy|_unsafe_view|_scaled_dot_product_\w+|"
                       r"_native_batch_norm_legit\w*|_adaptive_avg_pool[23]d|_assert_tensor_metadata|_assert_scalar|_weight_norm")
 _NO_RETURN = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "sym_constrain_range_for_size"}
-_REFUSED = {"from_file", "set_", "set", "resize_", "resize_as_", "empty_strided", "as_strided_", "record_stream"}
+_REFUSED = {"from_file", "set_", "set", "resize_", "resize_as_", "empty_strided", "as_strided_", "record_stream", "combinations"}
+_MAX_INPUT = 2**28
 _RETURNS = ("Tensor", "int", "float", "bool", "number", "SymInt", "SymFloat", "SymBool", "Scalar")
 _ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{f"_operator.{name}": getattr(operator, name) for name in (
@@ -92,7 +93,10 @@ class ProgramReader:
                 dtype = DTYPES.get(self._get(meta, "dtype", int))
                 if dtype is None:
                     raise self._refuse(f"input {name!r} has an unknown type")
-                yield tuple(self._size(x) for x in sizes), dtype, bool(sizes) and "as_expr" in sizes[0]
+                shape = tuple(self._size(x) for x in sizes)
+                if len(shape) > 16 or math.prod(shape) > _MAX_INPUT:
+                    raise self._refuse(f"input {name!r} has {len(shape)} dimensions and {math.prod(shape)} elements")
+                yield shape, dtype, bool(sizes) and "as_expr" in sizes[0]
 
     def _size(self, value: Any) -> int:
         tag, size = self._union(value)

@@ -18,6 +18,9 @@ from lilliput.graph.archive import Archive
 from lilliput.graph.program import ProgramReader
 from lilliput.graph.trace import Traced, assemble, export_program
 
+Inputs = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+
+_MAX_PARTS = 2**16
 # What only says where a node came from: paths on the machine that saved it, and most of the file's text.
 _PROVENANCE = ("stack_trace", "from_node")
 
@@ -67,10 +70,10 @@ def _read(archive: Archive) -> Traced:
         if name not in tensors:
             raise archive.refuse(f"tensor {name!r} is missing")
         _attach(root, name, tensors[name])
-    traced = assemble(root, graph, tuple((shape, dtype) for shape, dtype, _ in inputs),
-                      bool(inputs) and all(dynamic for shape, _, dynamic in inputs if shape))
+    shapes = tuple((shape, dtype) for shape, dtype, _ in inputs)
+    traced = assemble(root, graph, shapes, bool(inputs) and all(dynamic for shape, _, dynamic in inputs if shape))
     traced.eval()
-    _check(traced)
+    _check(traced, shapes)
     return traced
 
 
@@ -88,17 +91,28 @@ def _attach(root: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 class _Bounded(FakeTensorProp):
-    """Shape propagation in which no integer leaves 64 bits, so that repeated squaring cannot fill the memory."""
+    """Shape propagation that stays small: no integer beyond 64 bits, no operator that returns tensors by the million."""
 
     def run_node(self, n: fx.Node) -> Any:
+        if isinstance(n.target, torch._ops.OpOverload) and any("List" in str(r.type) for r in n.target._schema.returns):
+            self._limit(n)
         result = super().run_node(n)
         if isinstance(result, int) and not -(2**63) <= result < 2**63:
             raise OverflowError(f"{n.name} exceeds 64 bits")
         return result
 
+    def _limit(self, n: fx.Node) -> None:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        for value in torch.utils._pytree.tree_leaves((args, kwargs)):
+            largest = max(value.shape, default=0) if isinstance(value, Tensor) else value
+            if isinstance(largest, int) and largest > _MAX_PARTS:
+                raise OverflowError(f"{n.name} might return {largest} tensors")
 
-def _check(traced: Traced) -> None:
+
+def _check(traced: Traced, inputs: Inputs) -> None:
     """Run the network on shapes alone, so that wrong arguments show now and not at the first use."""
-    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    mode = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True, allow_non_fake_inputs=True)
+    with torch.no_grad(), mode:
+        example = [torch.zeros(shape, dtype=dtype) for shape, dtype in inputs]
     with torch.no_grad():
-        _Bounded(traced, mode).propagate(*traced.example)
+        _Bounded(traced, mode).propagate_dont_convert_inputs(*example)

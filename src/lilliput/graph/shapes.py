@@ -36,8 +36,8 @@ class _Recorder(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
-        fake = {name: self._mode.from_tensor(value, static_shapes=True)
-                for name, value in [*module.named_parameters(), *module.named_buffers()]}
+        fake: dict[str, Tensor] = {name: self._mode.from_tensor(value, static_shapes=True)
+                                   for name, value in [*module.named_parameters(), *module.named_buffers()]}
         return torch.func.functional_call(module, fake, args, kwargs)
 
 

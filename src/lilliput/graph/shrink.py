@@ -21,13 +21,14 @@ from lilliput.graph.trace import Traced
 aten = torch.ops.aten
 
 
-def shrink(coupling: Coupling, keep: Keep) -> Traced:
+def shrink(coupling: Coupling, keep: Keep, *, weights: Traced | None = None) -> Traced:
     """The network without the components where `keep` is False; shapes in tensors and operators follow.
 
-    `keep` has one flag per component (`Coupling.keep`). The traced network itself is left as it was. Raises
-    `BudgetError` when a tensor would lose its last channel.
+    `keep` has one flag per component (`Coupling.keep`). `weights` is the network to take tensors from, where the
+    analysed one was trained since. Networks passed in are left as they were. Raises `BudgetError` when a tensor
+    would lose its last channel.
     """
-    small = copy.deepcopy(coupling.traced)
+    small = copy.deepcopy(coupling.traced if weights is None else weights)
     nodes = dict(zip(small.graph.nodes, coupling.traced.graph.nodes, strict=True))
     _shrink_tensors(small, coupling, keep)
     for node, old in list(nodes.items()):

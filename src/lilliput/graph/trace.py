@@ -56,6 +56,11 @@ class Traced(fx.GraphModule):
         super().train(mode)
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from lilliput.graph.transfer import reduce
+
+        return reduce(self)
+
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that dotted name."""
         owner, _, leaf = name.rpartition(".")
@@ -129,7 +134,8 @@ def export_program(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[torch.
                 return torch.export.export(model, inputs, dynamic_shapes=(shapes,) if _variadic(model) else shapes), True
             except Exception as dynamic_error:
                 try:
-                    return torch.export.export(model, inputs), False
+                    # The refused attempt marked its inputs as dynamic, so this one gets clean copies.
+                    return torch.export.export(model, tuple(x.clone() for x in inputs)), False
                 except Exception:
                     raise TraceError(_reason(model, dynamic_error)) from dynamic_error
     finally:
@@ -190,13 +196,23 @@ def _functional(traced: Traced) -> None:
     for node in list(traced.graph.nodes):
         pure = _pure_overload(node)
         source = node.args[0] if node.args else None
-        if pure is None or not isinstance(source, fx.Node) or source.op != "call_function" or _may_alias(source):
+        if pure is None or not isinstance(source, fx.Node) or not _unshared(source):
             continue
         if any(_may_alias(user) for user in source.users if user is not node):
             continue
         node.target = pure
-        later = {n for n in source.users if n is not node and node < n}
-        source.replace_all_uses_with(node, delete_user_cb=lambda user, later=later: user in later)
+        for user in [n for n in source.users if n is not node and node < n]:
+            user.replace_input_with(source, node)
+
+
+def _unshared(node: fx.Node) -> bool:
+    """Whether no value but this one can see a change of its memory: it is made anew, or a view nobody shares."""
+    while node.op == "call_function" and _may_alias(node):
+        base = node.args[0] if node.args else None
+        if not isinstance(base, fx.Node) or len(base.users) > 1:
+            return False
+        node = base
+    return node.op == "call_function"
 
 
 def _pure_overload(node: fx.Node) -> Any:
@@ -218,4 +234,4 @@ def _may_alias(node: fx.Node) -> bool:
     # Composite shape operators (reshape, flatten, contiguous...) alias without their schema saying so.
     composite = name in {"reshape", "flatten", "unflatten", "contiguous", "to", "chunk", "expand_as", "view_as", "dropout",
                          "swapaxes", "movedim", "narrow", "type_as"}
-    return composite or any(r.alias_info is not None for r in target._schema.returns) and not name.endswith("_")
+    return composite or (any(r.alias_info is not None for r in target._schema.returns) and not name.endswith("_"))

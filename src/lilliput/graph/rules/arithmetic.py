@@ -9,7 +9,7 @@ import numpy as np
 from torch import fx
 
 from lilliput.graph.labels import Field, compress, varying
-from lilliput.graph.rules.base import Propagation, argument, is_tensor, rule, tensors
+from lilliput.graph.rules.base import Propagation, argument, is_tensor, op_name, rule, tensors
 from lilliput.graph.rules.layers import dense
 from lilliput.graph.shapes import Shape
 
@@ -19,7 +19,7 @@ _POINTWISE = (
     "logsigmoid softsign erf sin cos square sign round floor ceil threshold rrelu tanhshrink hardshrink softshrink "
     "dropout feature_dropout alpha_dropout clone contiguous to _to_copy detach alias lift_fresh_copy type_as float "
     "bitwise_not logical_not logical_and logical_or eq ne lt le gt ge isnan nan_to_num lerp addcmul addcdiv log1p expm1 "
-    "zeros_like ones_like full_like floor_divide remainder fmod atan2 tan atan log2 exp2 xlogy __and__ __or__"
+    "zero_ fill_ zeros_like ones_like full_like floor_divide remainder fmod atan2 tan atan log2 exp2 xlogy __and__ __or__"
 ).split()
 
 
@@ -41,18 +41,30 @@ def elementwise(p: Propagation, operands: Sequence[tuple[Field | None, Shape]], 
 
 
 def _join(p: Propagation, a: tuple[Field, Shape], b: tuple[Field, Shape]) -> tuple[Field, Shape]:
-    """Tie two operands of one value. Where only one varies and the other is dense, the tie leaves no variation."""
-    p.labels.tie(a[0], b[0])
+    """Tie two fields of one value. Where only one varies and the other is dense, the tie leaves no variation."""
     extent = tuple(max(s, t) for s, t in zip(a[1], b[1], strict=True))
+    if varying(a[0]) and varying(b[0]) and not set(varying(a[0])) & set(varying(b[0])):
+        return _choose(p, a, b), extent
+    p.labels.tie(a[0], b[0])
     fields = []
-    for (found, _), (other, dense) in ((a, b), (b, a)):
+    for (found, _), (other, shape) in ((a, b), (b, a)):
         for axis in varying(found):
-            if dense[axis] > 1 and other.shape[axis] == 1:
+            if shape[axis] > 1 and other.shape[axis] == 1:
                 found = found.take([0], axis=axis)
         fields.append(found)
     if not varying(fields[0]) and not varying(fields[1]):
         p.labels.pin(fields[0])
     return np.broadcast_arrays(*fields)[0], extent
+
+
+def _choose(p: Propagation, a: tuple[Field, Shape], b: tuple[Field, Shape]) -> Field:
+    """Fields along different dimensions: one value carries one field, so the second is pinned, and whatever is dense."""
+    free = [all(other[1][d] == 1 for d in varying(own[0])) for own, other in ((a, b), (b, a))]
+    kept = a if free[0] else b
+    for own in (a, b):
+        if own is not kept or not any(free):
+            p.labels.pin(own[0])
+    return kept[0]
 
 
 @rule(*_POINTWISE)
@@ -87,8 +99,8 @@ def _axes(dims: Any, ndim: int) -> list[int]:
 def reduction(p: Propagation, node: fx.Node) -> Any:
     """Channels that are summed over are pinned; others pass."""
     x = node.args[0]
-    position, name = (2, "dim") if "vector_norm" in str(node.target) else (1, "dim")
-    dims, keep = argument(node, position, name), bool(argument(node, position + 1, "keepdim", False))
+    position = 2 if op_name(node) == "linalg_vector_norm" else 1
+    dims, keep = argument(node, position, "dim"), bool(argument(node, position + 1, "keepdim", False))
     if isinstance(dims, fx.Node):  # max(a, b) is elementwise
         return pointwise(p, node)
     ndim = len(p.shape(x))  # type: ignore[arg-type]
@@ -120,18 +132,21 @@ def glu(p: Propagation, node: fx.Node) -> Field | None:
     return first
 
 
-def contract(p: Propagation, a: tuple[Field | None, str], b: tuple[Field | None, str], out: str) -> Field | None:
+Operand = tuple[Field | None, str, Shape]
+
+
+def contract(p: Propagation, a: Operand, b: Operand, out: str) -> Field | None:
     """Product of two values in einsum letters: letters in both and in `out` are batch, in both only are contracted.
 
     Channels that are contracted are tied between the operands. Where a field varies along a batch letter too
     (attention heads), whole heads are the units, so that every head keeps its width.
     """
     shared = {k for k in a[1] if k in b[1] and k not in out}
-    reduced = [_head_units(p, found, letters, shared) for found, letters in (a, b)]
+    reduced = [_head_units(p, found, letters, shared) for found, letters, _ in (a, b)]
     for letter in sorted(shared):
         _tie_contracted(p, (reduced[0], a[1]), (reduced[1], b[1]), letter)
     parts = [_project(found, letters, out) for found, letters in ((reduced[0], a[1]), (reduced[1], b[1]))]
-    dense = [tuple(2 if k in letters else 1 for k in out) for letters in (a[1], b[1])]
+    dense = [tuple(shape[letters.index(k)] if k in letters else 1 for k in out) for _, letters, shape in (a, b)]
     return compress(elementwise(p, list(zip(parts, dense, strict=True)), (2,) * len(out)))
 
 
@@ -173,10 +188,11 @@ def _project(found: Field | None, letters: str, out: str) -> Field | None:
 @rule("matmul", "mm", "bmm", "addmm", "baddbmm")
 def matmul(p: Propagation, node: fx.Node) -> Field | None:
     """Matrix product of two values, or of a value with a (possibly transposed) weight."""
-    shift = 1 if "addmm" in str(node.target) or "baddbmm" in str(node.target) else 0
+    shift = 1 if op_name(node) in ("addmm", "baddbmm") else 0
     bias = node.args[0] if shift else None
     x, y = node.args[shift], node.args[shift + 1]
-    assert isinstance(x, fx.Node) and isinstance(y, fx.Node)
+    assert isinstance(x, fx.Node)
+    assert isinstance(y, fx.Node)
     weight = _weight(p, y)
     if weight is not None:
         return dense(p, node, x, weight[0], bias, out_dim=weight[1])
@@ -189,7 +205,7 @@ def matmul(p: Propagation, node: fx.Node) -> Field | None:
     ndim = len(p.shape(node))
     batch = "abcdefgh"[: ndim - 2]
     left, right = batch[ndim - len(p.shape(x)) :] + "ik", batch[ndim - len(p.shape(y)) :] + "kj"
-    out = contract(p, (p.field(x), left), (p.field(y), right), batch + "ij")
+    out = contract(p, (p.field(x), left, p.shape(x)), (p.field(y), right, p.shape(y)), batch + "ij")
     if shift:
         p.pin_along(out, range(ndim))
     return out
@@ -198,7 +214,7 @@ def matmul(p: Propagation, node: fx.Node) -> Field | None:
 def _weight(p: Propagation, node: fx.Node) -> tuple[fx.Node, int] | None:
     """The two-dimensional parameter behind a chain of transposes, and which of its dimensions is the output."""
     out_dim = 1
-    while node.op == "call_function" and str(node.target).split(".")[1] in ("t", "transpose", "numpy_T", "permute", "swapaxes"):
+    while node.op == "call_function" and op_name(node) in ("t", "transpose", "numpy_T", "permute", "swapaxes"):
         node, out_dim = node.args[0], 1 - out_dim  # type: ignore[assignment]
     if node.op == "get_attr" and len(p.shape(node)) == 2:
         return node, out_dim
@@ -216,7 +232,8 @@ def einsum(p: Propagation, node: fx.Node) -> Field | None:
         for operand in operands:
             p.pin(operand, f"einsum {equation}")
         return None
-    return contract(p, (p.field(operands[0]), letters[0]), (p.field(operands[1]), letters[1]), out)
+    first, second = ((p.field(o), term, p.shape(o)) for o, term in zip(operands, letters, strict=True))
+    return contract(p, first, second, out)
 
 
 @rule("scaled_dot_product_attention")
@@ -224,15 +241,16 @@ def attention(p: Propagation, node: fx.Node) -> Field | None:
     """`softmax(q k^T + mask) v` on `(..., heads, tokens, width)`; whole heads are the units where there are several."""
     query, key, value = node.args[:3]
     mask = argument(node, 3, "attn_mask")
-    ndim = len(p.shape(query))  # type: ignore[arg-type]
+    shapes = [p.shape(n) for n in (query, key, value)]  # type: ignore[arg-type]
+    ndim = len(shapes[0])
     batch = "abcdefgh"[: ndim - 2]
     fields = [p.field(query), _repeat_heads(p, key, query), _repeat_heads(p, value, query)]
-    scores = contract(p, (fields[0], batch + "nk"), (fields[1], batch + "mk"), batch + "nm")
+    scores = contract(p, (fields[0], batch + "nk", shapes[0]), (fields[1], batch + "mk", shapes[1]), batch + "nm")
+    extent = (*shapes[0][:-1], shapes[1][-2])
     if isinstance(mask, fx.Node):
-        shape = tuple(p.shape(query)[:-1]) + (p.shape(key)[-2],)  # type: ignore[arg-type]
-        scores = elementwise(p, [(scores, shape), (p.field(mask), p.shape(mask))], shape)
+        scores = elementwise(p, [(scores, extent), (p.field(mask), p.shape(mask))], extent)
     scores = p.pin_along(scores, [ndim - 1])
-    return contract(p, (scores, batch + "nm"), (fields[2], batch + "mj"), batch + "nj")
+    return contract(p, (scores, batch + "nm", extent), (fields[2], batch + "mj", shapes[2]), batch + "nj")
 
 
 def _repeat_heads(p: Propagation, node: Any, query: Any) -> Field | None:

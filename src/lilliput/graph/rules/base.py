@@ -37,8 +37,11 @@ class Propagation:
 
     def name(self, node: fx.Node) -> str:
         """Dotted tensor name of a `get_attr` node; tied tensors share the first name."""
-        tensor = self.traced.tensor(str(node.target))
-        return self._tied_names.setdefault(id(tensor), str(node.target))
+        return self.canonical(str(node.target))
+
+    def canonical(self, name: str) -> str:
+        """The first name under which a tensor was met."""
+        return self._tied_names.setdefault(id(self.traced.tensor(name)), name)
 
     def shape(self, node: fx.Node) -> Shape:
         """Concrete shape of a node's value."""
@@ -103,15 +106,23 @@ class Propagation:
         if not isinstance(node, fx.Node):
             return
         if node.op != "get_attr":
-            self.pin(node, "computed weight")
-            if vector is not None:
-                self.labels.pin(vector)
+            self._bind_computed(node, vector)
             return
         own = self.vector(node, dim)
         if vector is None:
             self.labels.pin(own)
         else:
             self.labels.tie(own, vector)
+
+    def _bind_computed(self, node: fx.Node, vector: Field | None) -> None:
+        """A bias that the graph computes from stored tensors follows its channels; anything else is pinned."""
+        found = self.field(node)
+        if vector is not None and found is not None and found.shape == vector.shape:
+            self.labels.tie(found, vector)
+            return
+        self.pin(node, "computed weight")
+        if vector is not None:
+            self.labels.pin(vector)
 
     def lay(self, vector: Field, axis: int, ndim: int) -> Field:
         """A vector of labels along one dimension of a value."""

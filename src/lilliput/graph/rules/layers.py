@@ -28,13 +28,14 @@ def transposed(p: Propagation, node: fx.Node) -> Field | None:
     return _grouped(p, node, x, weight, bias, out_dim=1, in_dim=0, groups=1)
 
 
-def _unresolved(p: Propagation, node: fx.Node, x: Any, weight: Any, bias: Any, reason: str) -> None:
+def _unresolved(p: Propagation, node: fx.Node, x: Any, weight: Any, bias: Any, reason: str) -> Field | None:
     p.pin(x)
     for parameter in (weight, bias):
         if isinstance(parameter, fx.Node):
             for dim in range(len(p.shape(parameter))):
                 p.bind(parameter, dim, None)
     p.excluded[node.name] = reason
+    return None
 
 
 def _grouped(p: Propagation, node: fx.Node, x: Any, weight: Any, bias: Any, *, out_dim: int, in_dim: int,

@@ -9,7 +9,7 @@ import numpy as np
 from torch import fx
 
 from lilliput.graph.labels import Field, compress, reshape, varying
-from lilliput.graph.rules.base import Propagation, argument, is_tensor, rule, tensors
+from lilliput.graph.rules.base import Propagation, argument, is_tensor, op_name, rule, tensors
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "squeeze", "unsqueeze", "ravel",
@@ -28,7 +28,7 @@ def permuting(p: Propagation, node: fx.Node) -> Field | None:
     found = p.field(node.args[0])
     if found is None:
         return None
-    name = str(node.target).split(".")[1]
+    name = op_name(node)
     if name == "permute":
         return found.transpose([int(d) for d in node.args[1]])  # type: ignore[union-attr, arg-type]
     if name == "movedim":
@@ -89,11 +89,11 @@ def _join_parts(p: Propagation, parts: list[tuple[Field | None, int]], axis: int
     if not present:
         return None
     across = [f for f in present if set(varying(f)) - {axis}]
-    for found in across[1:]:
-        p.labels.tie(*(f.take([0], axis=axis) if f.shape[axis] != across[0].shape[axis] else f for f in (across[0], found)))
+    for other in across[1:]:
+        p.labels.tie(*(f.take([0], axis=axis) if f.shape[axis] != across[0].shape[axis] else f for f in (across[0], other)))
     if across and len(across) < len(parts):  # a dense part fixes every dimension but the concatenated one
-        for found in across:
-            p.labels.pin(found)
+        for other in across:
+            p.labels.pin(other)
     shape = [max(f.shape[d] for f in present) for d in range(ndim)]
     pieces = []
     for found, extent in parts:
@@ -120,7 +120,13 @@ def unbind(p: Propagation, node: fx.Node) -> list[Field | None]:
     if found is None:
         return [None for _ in pieces]
     axis = int(argument(node, 1, "dim", 0)) % found.ndim
-    return [compress(found.take(i if found.shape[axis] > 1 else 0, axis=axis)) for i in range(len(pieces))]
+    return [compress(_index(found, axis, i)) for i in range(len(pieces))]
+
+
+def _index(found: Field, axis: int, position: int) -> Field:
+    """One index along an axis, the axis dropped."""
+    picked = found.take([position if found.shape[axis] > 1 else 0], axis=axis)
+    return picked.reshape(found.shape[:axis] + found.shape[axis + 1 :])
 
 
 @rule("getitem")
@@ -136,10 +142,11 @@ def select(p: Propagation, node: fx.Node) -> Field | None:
     found = p.field(node.args[0])
     if found is None:
         return None
-    axis, index = int(node.args[1]) % found.ndim, node.args[2]  # type: ignore[arg-type]
-    if found.shape[axis] > 1 and not isinstance(index, int):
-        return p.pin_along(found, range(found.ndim)) and None
-    return compress(found.take(index if found.shape[axis] > 1 else 0, axis=axis))
+    axis, position = int(node.args[1]) % found.ndim, node.args[2]  # type: ignore[arg-type]
+    if not isinstance(position, int):
+        p.labels.pin(found)
+        return None
+    return compress(_index(found, axis, position))
 
 
 @rule("slice", "narrow")
@@ -150,7 +157,7 @@ def slicing(p: Propagation, node: fx.Node) -> Field | None:
         return None
     axis = int(argument(node, 1, "dim", 0)) % found.ndim
     start, length = argument(node, 2, "start", 0) or 0, p.shape(node)[axis]
-    step = argument(node, 4, "step", 1) if "slice" in str(node.target) else 1
+    step = argument(node, 4, "step", 1) if op_name(node) == "slice" else 1
     if found.shape[axis] == 1:
         return found
     if not isinstance(start, int) or step != 1:
@@ -167,14 +174,15 @@ def index(p: Propagation, node: fx.Node) -> Field | None:
     if found is None:
         return None
     indices = node.args[1]
-    if "index.Tensor" not in str(node.target) or not isinstance(indices, (list, tuple)):
-        p.pin(node.args[0], str(node.target))
+    if op_name(node) != "index" or not isinstance(indices, (list, tuple)):
+        p.pin(node.args[0], op_name(node))
         return None
     axes = [d for d, i in enumerate(indices) if i is not None]
     if len(axes) != 1:
         p.pin(node.args[0], "index by several tensors")
         return None
     axis, indexer = axes[0], indices[axes[0]]
+    assert isinstance(indexer, fx.Node)
     found = p.labels.tie_along(found, [axis])
     middle = (1,) * len(p.shape(indexer))
     return compress(found.reshape(found.shape[:axis] + middle + found.shape[axis + 1 :]))
@@ -184,7 +192,7 @@ def index(p: Propagation, node: fx.Node) -> Field | None:
 def shifting(p: Propagation, node: fx.Node) -> Field | None:
     """Moves along unlabelled dimensions only."""
     found = p.field(node.args[0])
-    name = str(node.target).split(".")[1]
+    name = op_name(node)
     dims = argument(node, 2 if name == "roll" else 1, "dims", [])
     axes = [-2, -1] if name in ("tril", "triu", "rot90") else list(dims) or list(range(found.ndim if found is not None else 0))
     return None if found is None else p.pin_along(found, [a % found.ndim for a in axes])
@@ -219,7 +227,7 @@ def pixel_shuffle(p: Propagation, node: fx.Node) -> Field | None:
     if vector is None:
         return None
     block = int(node.args[1]) ** 2  # type: ignore[arg-type]
-    if "unshuffle" in str(node.target):
+    if op_name(node) == "pixel_unshuffle":
         return p.lay(np.repeat(vector, block), axis, found.ndim)
     rows = p.labels.tie_along(vector.reshape(-1, block), [1])
     return p.lay(rows.reshape(-1), axis, found.ndim)

@@ -1,0 +1,80 @@
+# `make` prints this help. Everything happens in .venv; `make clean` removes what was built.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null) python3)
+PIP_FLAGS ?=
+JOBS ?= 2
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+PEERS := $(wildcard benchmarks/peers.txt)
+BENCHMARKS := $(sort $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py)))))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     install into .venv, then train, prune, distil, quantize and export a small network"
+	@echo "make test     install into .venv, then run the tests"
+	@echo "make check    ruff, mypy, import-linter, C warnings, generated files"
+	@echo "make bench    run every benchmark, peers in .venv-peers; tables go to benchmarks/results"
+	@echo "make docs     build the site into site/"
+	@echo "make clean    remove .venv, .venv-peers and everything built"
+	@echo
+	@echo "PYTHON=python3.12   the interpreter that .venv is made from (3.11 or later)"
+	@echo "PIP_FLAGS=...       further options to pip; for the small CPU-only torch where PyPI's brings CUDA along:"
+	@echo "                    PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'"
+	@echo "JOBS=2              parallel test processes"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Lilliput needs Python 3.11 or later: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: install python3-venv"; exit 1; }
+	@touch $@
+
+# The build tools first and pinned, so that the C library is built without an isolated, unpinned environment.
+$(VENV)/.installed: $(VENV)/.made $(SOURCES)
+	$(PIP) scikit-build-core nanobind cmake ninja
+	$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# torchvision is for tests alone. Its wheels name a CUDA build of torch, so its dependencies stay out.
+$(VENV)/.tests: $(VENV)/.installed
+	$(PIP) --no-deps torchvision==0.29.2
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --no-build-isolation -e '.[docs]'
+	@touch $@
+
+.venv-peers/.installed: $(VENV)/.made $(PEERS)
+	@$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(addprefix -r ,$(PEERS))
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/lilliput demo
+
+test: $(VENV)/.tests
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
+
+check: $(VENV)/.installed
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
+	$(PY) -m lilliput.methods.table --check docs/methods.md
+
+bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)
+	@mkdir -p benchmarks/results
+	@set -e; for name in $(BENCHMARKS); do \
+	  echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name --json benchmarks/results/$$name.json; done
+
+docs: $(VENV)/.docs
+	$(PY) -m mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) .venv-peers build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""torchvision's 80 classification models: trace, profile, prune to half the channels, compare with the masked network.
+
+    python -m benchmarks.torchvision80 --json benchmarks/results/torchvision80.json [NAME ...]
+
+One result per model; an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from typing import Any
+
+import torch
+
+from benchmarks import torchvision_models
+from benchmarks.masked import half, masked_output, randomise_constants_
+from benchmarks.results import main
+from lilliput.graph import Coupling, profile, shrink, trace
+
+
+def row(name: str) -> dict[str, Any]:
+    """Everything measured of one model."""
+    out: dict[str, Any] = {"model": name}
+    try:
+        _measure(name, out)
+    except Exception as error:
+        out["error"] = "".join(traceback.format_exception_only(error)).strip()[:500]
+    gc.collect()
+    return out
+
+
+def _measure(name: str, out: dict[str, Any]) -> None:
+    model, example = torchvision_models.build(name)
+    randomise_constants_(model)
+    meta = torchvision_models.models().get_model_weights(name).DEFAULT.meta
+    began = time.perf_counter()
+    traced = trace(model, example)
+    out["trace_seconds"] = round(time.perf_counter() - began, 2)
+    with torch.no_grad():
+        out["trace_difference"] = float((traced(example) - model(example)).abs().max())
+    # The metadata counts at the size of its weights' transforms, which for some is not 224.
+    size = torchvision_models.models().get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    counted = profile(traced)
+    out |= {"params": counted.params, "params_published": meta["num_params"], "gmacs": counted.macs / 1e9,
+            "gmacs_published": meta["_ops"], "size": example.shape[-1], "size_published": size}
+    del model
+    began = time.perf_counter()
+    coupling = Coupling(traced)
+    keep = half(coupling)
+    small = shrink(coupling, keep)
+    out["prune_seconds"] = round(time.perf_counter() - began, 2)
+    result = profile(small)
+    out |= {"groups": len(coupling.groups), "excluded": coupling.excluded, "params_share": result.params / counted.params,
+            "macs_share": result.macs / counted.macs}
+    reference = masked_output(coupling, keep, example)
+    del coupling, traced
+    pruned = small(example)
+    scale = float(reference.abs().max())
+    out |= {"difference": float((pruned - reference).abs().max()), "output_scale": scale}
+    pruned.sum().backward()
+    out["gradients"] = all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in small.parameters())
+
+
+if __name__ == "__main__":
+    main(row, torchvision_models.names())

@@ -1,0 +1,291 @@
+"""The command line: every command is a few lines over a function that Python has too."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from lilliput.core import LilliputError
+
+if TYPE_CHECKING:
+    from lilliput.pipelines.run import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="lilliput", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Make a neural network smaller and faster, measure what that gained, and export it.\n\n"
+         "Start with [bold]lilliput demo[/bold], then compress your own:\n\n"
+         "  lilliput compress --model resnet20 --data fashion_mnist --macs 50% --max-drop 0.5",
+    epilog="Ctrl-C is safe at any time: the same command goes on where it stopped. --debug (or LILLIPUT_DEBUG=1) shows tracebacks.")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Shape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one input, without the batch.")]
+
+
+def main() -> None:
+    """Run the command line; `--debug` is taken anywhere on it."""
+    if "--debug" in sys.argv[1:]:
+        sys.argv.remove("--debug")
+        os.environ["LILLIPUT_DEBUG"] = "1"
+    app()
+
+
+def _guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Errors on purpose become one line and exit code 2, Ctrl-C a line on how to resume and 130."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        debug = bool(os.environ.get("LILLIPUT_DEBUG"))
+        _quiet(debug)
+        try:
+            return command(*args, **kwargs)
+        except LilliputError as error:
+            if debug:
+                raise
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:
+            typer.secho(f"\nstopped; {stop}" if stop.args else "\nstopped", fg="yellow", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _quiet(debug: bool) -> None:
+    """Libraries warn about their own future; that is for those who debug."""
+    if not debug:
+        import warnings
+
+        warnings.simplefilter("ignore")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import lilliput
+
+        typer.echo(f"lilliput {lilliput.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command(epilog="Examples: lilliput profile resnet50 --layers · lilliput profile mypackage.nets:small --input-shape 3,64,64 · "
+                    "lilliput profile model.onnx --json")
+@_guarded
+def profile(
+    model: Annotated[str, typer.Argument(help="Zoo name, package.module:factory, model.pt2 or model.onnx.")],
+    input_shape: Shape = None,
+    layers: Annotated[bool, typer.Option("--layers", help="One row per layer too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count parameters, MACs and memory of a model."""
+    from lilliput.pipelines.figures import parse_shape
+    from lilliput.pipelines.figures import profile as count
+
+    found = count(model, parse_shape(input_shape) if input_shape else None)
+    if as_json:
+        rows = {"layers": list(found.layers)} if layers else {}
+        typer.echo(json.dumps({"model": found.model, "input_shape": list(found.input_shape), **found.totals, **rows}))
+        return
+    shape = f" on one input of {' x '.join(map(str, found.input_shape))}" if found.input_shape else ""
+    typer.echo(f"{found.model}{shape}")
+    for name, value in found.totals.items():
+        typer.echo(f"  {name:<12} {value:>18,.0f}")
+    if layers:
+        _table(found.layers)
+
+
+@app.command(epilog="Examples: lilliput compress recipe.yaml · lilliput compress --model resnet20 --data fashion_mnist --macs 50% "
+                    "--max-drop 0.5 · lilliput compress runs/NAME (resumes) · lilliput compress runs/NAME/manifest.json (replays)")
+@_guarded
+def compress(
+    recipe: Annotated[str | None, typer.Argument(help="recipe.yaml; runs/NAME to resume it; runs/NAME/manifest.json to replay it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Zoo name, package.module:factory or model.pt2.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, fashion_mnist, cifar10, folder:PATH or PATH.npz.")] = None,
+    macs: Annotated[str | None, typer.Option(help="Limit: a share (50%) or an amount (20M).")] = None,
+    params: Annotated[str | None, typer.Option(help="Limit: a share (50%) or an amount (100K).")] = None,
+    size: Annotated[str | None, typer.Option(help="Limit of the file: a share (25%) or an amount (128KB).")] = None,
+    latency: Annotated[str | None, typer.Option(help="Limit of one sample on one thread: a share (60%) or a time (20ms).")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="Points of validation accuracy that may be lost.")] = None,
+    quantize: Annotated[bool | None, typer.Option("--quantize/--no-quantize", help="int8; by default where --size asks for it.")] = None,
+    weights: Annotated[str | None, typer.Option(help="State dict for the model, as torch.save wrote it.")] = None,
+    train_epochs: Annotated[int | None, typer.Option(help="Epochs for an original without weights.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of recovery after pruning.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes every random choice; 0 by default.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compress a model to a budget, or by a recipe; resume or replay a run.
+
+    Exit code 0 when the budget is kept, 1 when the run is done but it is not.
+    """
+    if recipe is not None:
+        if any(value is not None for value in (model, data, macs, params, size, latency, max_drop, quantize, weights, seed, epochs, train_epochs)):
+            raise LilliputError("give a recipe or flags, not both; what the flags say can be written into the recipe")
+        _finish(*_compress_file(Path(recipe), out), as_json)
+        return
+    if model is None or data is None:
+        raise LilliputError("give a recipe file, or --model and --data with a limit such as --macs 50%")
+    from lilliput.core import Budget
+
+    budget = Budget(macs=macs, params=params, size=size, latency=latency, max_drop=max_drop)
+    from lilliput.pipelines.budgeted import Request, compress_to
+
+    request = Request(model=model, data=data, budget=budget, quantize=quantize, weights=weights, seed=seed or 0,
+                      train_epochs=train_epochs, epochs=epochs)
+    outcome = compress_to(request, out=out, progress=_say)
+    _finish(outcome.run, outcome.violations, as_json, outcome.advice if outcome.gentler else "")
+
+
+def _compress_file(path: Path, out: str | None) -> tuple[Run, tuple[str, ...]]:
+    from lilliput.pipelines.recipe import Recipe
+
+    recipe = None if path.is_dir() or path.name == "manifest.json" else Recipe.read(path)
+    from lilliput.pipelines import budgets, engine
+
+    if path.is_dir():
+        if out is not None:
+            raise LilliputError(f"{path} resumes where it is; to run it anew elsewhere: lilliput compress {path}/manifest.json --out {out}")
+        run = engine.resume(path, progress=_say)
+    elif recipe is None:
+        run = engine.replay(path.parent, out=out, progress=_say)
+    else:
+        run = engine.compress(recipe, out=out, progress=_say)
+    asked = Recipe.of(run.manifest["recipe"]).budget
+    if asked is None:
+        return run, ()
+    return run, budgets.violations(asked.budget(), run.variant(0).metrics, run.variant(-1).metrics)
+
+
+def _finish(run: Run, violations: tuple[str, ...], as_json: bool, advice: str = "") -> None:
+    """Report, table, verdict."""
+    from lilliput import report
+
+    page = report.write(run.folder)
+    if as_json:
+        rows = [{"label": row.label, "method": row.method, "metrics": dict(row.metrics), "onnx": str(run.file(row, "onnx")),
+                 "model": str(run.file(row, "model"))} for row in run.variants()]
+        typer.echo(json.dumps({"run": str(run.folder), "report": str(page), "variants": rows, "violations": violations, "advice": advice}))
+    else:
+        from lilliput.report import terminal
+
+        terminal.show(report.from_run(run.folder))
+        typer.echo(f"report: {page}")
+    for text in violations:
+        typer.secho(f"budget not kept: {text}", fg="yellow", err=True)
+    if advice:
+        typer.secho(f"what could be met: {advice}", fg="yellow", err=True)
+    if violations:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: lilliput bench model.onnx smaller.onnx --threads 1")
+@_guarded
+def bench(
+    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the one the others are compared with.")],
+    threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 1,
+    rounds: Annotated[int, typer.Option(min=6, max=100_000, help="How often each file is timed.")] = 50,
+    input_shape: Shape = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time ONNX files side by side: taking turns, median, 95% interval, ratio, throughput."""
+    from lilliput.pipelines import figures
+
+    found = figures.bench(files, threads=threads, rounds=rounds, input_shape=figures.parse_shape(input_shape) if input_shape else None)
+    first = str(files[0])
+    rows: list[dict[str, Any]] = []
+    for name, timing in found.timings.items():
+        ratio = found.ratio(name, first)
+        rows.append({"file": name, "latency": timing.median, "low": timing.low, "high": timing.high, "throughput": 1 / timing.median,
+                     "ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high})
+    if as_json:
+        typer.echo(json.dumps({"threads": threads, "rounds": rounds, "files": rows}))
+        return
+    _table([{"file": row["file"], "p50 ms": f"{1e3 * row['latency']:.3f}", "interval ms": f"{1e3 * row['low']:.3f} to {1e3 * row['high']:.3f}",
+             "per second": f"{row['throughput']:,.0f}", "ratio": f"{row['ratio']:.3f}",
+             "ratio interval": f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"} for row in rows])
+
+
+@app.command(epilog="Example: lilliput report runs/fashion-half --open")
+@_guarded
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write it; report.html in the run folder by default.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write the report of a run: one HTML file that works offline; its path is printed."""
+    from lilliput import report as reports
+
+    path = reports.write(run, out)
+    typer.echo(str(path))
+    if show:
+        typer.launch(str(path.resolve()))
+
+
+@app.command(epilog="Examples: lilliput methods --family prune · lilliput methods --json")
+@_guarded
+def methods(
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only works, or only planned.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the catalogue: what works, what is planned, and where each method comes from."""
+    from lilliput import methods as catalogue
+
+    if status not in (None, "works", "planned"):
+        raise LilliputError(f"--status is works or planned, not {status!r}")
+    chosen = catalogue.rows() if family is None else catalogue.family(family).rows
+    chosen = tuple(row for row in chosen if status in (None, row.status))
+    if as_json:
+        typer.echo(json.dumps(catalogue.as_json(chosen)))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    room = max(width - 46, 20)
+    _table([{"id": row.id, "status": row.status, "does": row.does if len(row.does) <= room else f"{row.does[: room - 3]}..."} for row in chosen])
+    typer.echo(f"{sum(row.works for row in chosen)} of {len(chosen)} work")
+
+
+@app.command()
+@_guarded
+def demo(out: Annotated[str | None, typer.Option(help="Run folder; runs/demo by default.")] = None) -> None:
+    """Half the MACs and int8 on handwritten digits, in under a minute and without a download."""
+    from lilliput.pipelines.demonstration import demo as run_demo
+
+    _say("lilliput demo: a residual network on scikit-learn's handwritten digits")
+    _finish(run_demo(out=out, progress=_say), (), False)
+
+
+def _table(rows: Any) -> None:
+    """Plain columns, numbers to the right; as wide as they need, so that they can be piped."""
+    rows = [dict(row) for row in rows]
+    if not rows:
+        return
+    text = [[_cell(row.get(key)) for key in rows[0]] for row in rows]
+    widths = [max(len(key), *(len(line[i]) for line in text)) for i, key in enumerate(rows[0])]
+    right = [all(isinstance(row.get(key), int | float) for row in rows) for key in rows[0]]
+    for line in (list(rows[0]), *text):
+        cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

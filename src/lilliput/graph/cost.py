@@ -1,0 +1,69 @@
+"""What a network would cost after a removal, in closed form: no tracing, no shapes, microseconds per question."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import fx
+
+from lilliput.graph.arithmetic import macs
+from lilliput.graph.coupling import Coupling, Ints, Keep
+from lilliput.graph.profile import weight_source
+from lilliput.graph.rules import op_name
+
+
+class Cost:
+    """MACs (one sample) and parameters of a traced network as functions of what is kept.
+
+    Both are sums of products of kept extents: every layer's MACs scale with the kept share of each dimension that
+    its loops run over.
+    """
+
+    def __init__(self, coupling: Coupling) -> None:
+        self.coupling = coupling
+        batch = coupling.traced.example[0].shape[0] if coupling.traced.example[0].ndim else 1
+        counts = [(macs(n, coupling.size_of), n) for n in coupling.traced.graph.nodes]
+        self._macs = [(count / batch, _loops(coupling, n)) for count, n in counts if count]
+        self._params = [(float(p.numel()), list(coupling.dims.get(name, {}).values()))
+                        for name, p in coupling.traced.named_parameters()]
+
+    def __call__(self, keep: Keep) -> dict[str, float]:
+        """`{"macs", "params"}` of the network that `keep` leaves (one flag per component)."""
+        return {"macs": sum(count * _share(loops, keep) for count, loops in self._macs),
+                "params": sum(count * _share(dims, keep) for count, dims in self._params)}
+
+
+def _share(dims: list[Ints], keep: Keep) -> float:
+    return math.prod(float(keep[components].mean()) for components in dims)
+
+
+def _loops(coupling: Coupling, node: fx.Node) -> list[Ints]:
+    """Components along every dimension that a node's loops run over."""
+    name = op_name(node)
+    if name == "scaled_dot_product_attention":
+        # Query-key and value products have the same share unless widths shrink alone, which only one head allows.
+        return list(_dims(coupling, node.args[0]).values())
+    if name == "einsum":
+        return _einsum_loops(coupling, node)
+    weights = [w for n in node.all_input_nodes if (w := weight_source(n)) is not None]
+    weighted = [w for w in weights if len(coupling.size_of(w)) > 1]
+    if weighted:
+        return list(coupling.dims.get(coupling.canonical(str(weighted[0].target)), {}).values())
+    contracted = _dims(coupling, node.args[0])
+    last = len(coupling.size_of(node.args[0])) - 1  # type: ignore[arg-type]
+    return [*_dims(coupling, node).values(), *([contracted[last]] if last in contracted else [])]
+
+
+def _dims(coupling: Coupling, node: Any) -> dict[int, Ints]:
+    dims = coupling.node_dims(node)
+    assert isinstance(dims, dict)
+    return dims
+
+
+def _einsum_loops(coupling: Coupling, node: fx.Node) -> list[Ints]:
+    terms = str(node.args[0]).replace(" ", "").split("->")[0].split(",")
+    loops: dict[str, Ints] = {}
+    for term, operand in zip(terms, node.args[1], strict=True):  # type: ignore[arg-type]
+        loops.update({term[d]: components for d, components in _dims(coupling, operand).items()})
+    return list(loops.values())

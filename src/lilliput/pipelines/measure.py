@@ -1,0 +1,63 @@
+"""Every variant measured in one way: what runs in the end, the ONNX file in ONNX Runtime, on one thread."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from lilliput.data import Data
+from lilliput.deploy import onnx, runtime
+from lilliput.graph import latency, trace
+from lilliput.graph.profile import profile
+
+
+def structure(model: nn.Module, data: Data) -> dict[str, float]:
+    """`params`, `macs` of one sample and `peak_memory` in bytes."""
+    found = profile(trace(model, data.example()), data.example(1))
+    return {"params": float(found.params), "macs": float(found.macs), "peak_memory": float(found.peak_memory)}
+
+
+def figures(model: nn.Module, file: Path, data: Data) -> dict[str, float]:
+    """All that does not need a clock: structure, file size, and where there are classes the accuracy in percent on the
+    validation split (`val_accuracy`, for choosing) and, once, on the test split (`accuracy`, for the table)."""
+    out = {**structure(model, data), "size": float(file.stat().st_size)}
+    if data.num_classes:
+        session = runtime.Session(file, threads=1)
+        out |= {"accuracy": session.evaluate(data.test), "val_accuracy": session.evaluate(data.val)}
+    return out
+
+
+def times(files: Mapping[str, Path], data: Data, *, rounds: int = 50) -> dict[str, dict[str, float]]:
+    """`latency`, `latency_low` and `latency_high` of each file in seconds: one sample, one thread, all files in turns."""
+    sample = np.ascontiguousarray(data.example(1).numpy()[:1])
+    found = latency.compare({name: _runner(path, sample) for name, path in files.items()}, rounds=rounds)
+    return {name: {"latency": t.median, "latency_low": t.low, "latency_high": t.high} for name, t in found.timings.items()}
+
+
+def measures(data: Data) -> dict[str, Callable[[nn.Module], float]]:
+    """Functions that size and time a candidate, for budgets that only the exported file can tell."""
+
+    def size(model: nn.Module) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return float(export(model, Path(folder) / "candidate.onnx", data).stat().st_size)
+
+    def seconds(model: nn.Module) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            file = export(model, Path(folder) / "candidate.onnx", data)
+            return times({"candidate": file}, data, rounds=15)["candidate"]["latency"]
+
+    return {"size": size, "latency": seconds}
+
+
+def export(model: nn.Module, path: Path, data: Data) -> Path:
+    """The model as an ONNX file, checked against torch on real samples."""
+    return onnx.export(model, path, data.example(2))
+
+
+def _runner(path: Path, sample: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Callable[[], object]:
+    session = runtime.Session(path, threads=1)
+    return lambda: session(sample)

@@ -1,0 +1,21 @@
+"""Pruning: criterion, unit, allocation, schedule and recovery, and the published methods as choices on them."""
+
+from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Layer, Magnitude, NormScale, Random, Stats, Taylor
+from lilliput.prune.recipes import (
+    dependency_groups,
+    fpgm,
+    l1_norm,
+    magnitude_global,
+    magnitude_gradual,
+    network_slimming,
+    random,
+    sfp,
+    taylor,
+)
+from lilliput.prune.schedules import Gradual, OneShot, Soft
+from lilliput.prune.step import FineTune, Prune, Slim
+from lilliput.prune.units import Channels, Element
+
+__all__ = ["Channels", "Element", "FineTune", "GeometricMedian", "Gradual", "GroupMagnitude", "Layer", "Magnitude", "NormScale",
+           "OneShot", "Prune", "Random", "Slim", "Soft", "Stats", "Taylor", "dependency_groups", "fpgm", "l1_norm",
+           "magnitude_global", "magnitude_gradual", "network_slimming", "random", "sfp", "taylor"]

@@ -1,0 +1,86 @@
+"""Meeting a budget: the least sparsity whose result costs no more than allowed, by bisection on structure alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from lilliput.core import Budget, BudgetError, PreconditionError
+from lilliput.graph import Traced
+from lilliput.graph.coupling import Keep
+from lilliput.prune.allocation import Allocation
+from lilliput.prune.units import Plan, Scores
+
+Measure = Mapping[str, Callable[[nn.Module], float]]
+_MEASURED_STEPS = 7
+_EXACT_STEPS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Absolute limits, and how to measure those that structure alone does not tell (size, latency)."""
+
+    limits: Mapping[str, float]
+    measure: Measure
+
+    @staticmethod
+    def of(budget: Budget, plan: Plan, traced: Traced, measure: Measure | None) -> Target:
+        """Limits of a budget on a network; raises `PreconditionError` for one that nobody can measure."""
+        measure = measure or {}
+        if not budget.costs():
+            raise PreconditionError("the budget limits no cost: give one, such as Budget(macs=0.5)")
+        original = plan.cost(plan.everything())
+        for name in budget.costs():
+            if name not in original:
+                if name not in measure:
+                    raise PreconditionError(f"a {name} budget needs a measurement: pass measure={{{name!r}: model -> value}}, or "
+                                            "run it through `lilliput compress`, which measures in ONNX Runtime")
+                original[name] = measure[name](traced)
+        limits = budget.targets(original)
+        for name, limit in limits.items():
+            if limit > original[name]:
+                raise BudgetError(f"the network is within {name} <= {limit:.6g} already ({original[name]:.6g}): nothing to prune")
+        return Target(limits=limits, measure=measure)
+
+    def cost(self, plan: Plan, keep: list[Keep], traced: Traced) -> dict[str, float]:
+        """Every limited cost of a choice."""
+        costs = plan.cost(keep)
+        missing = [name for name in self.limits if name not in costs]
+        if missing:
+            small = plan.apply(keep, traced)
+            costs |= {name: self.measure[name](small) for name in missing}
+        return {name: costs[name] for name in self.limits}
+
+    def met(self, costs: Mapping[str, float]) -> bool:
+        """Whether no limit is exceeded."""
+        return all(costs[name] <= limit for name, limit in self.limits.items())
+
+
+def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, traced: Traced) -> tuple[float, list[Keep]]:
+    """The least amount of sparsity that meets the target, and what it keeps.
+
+    Raises `BudgetError`, saying what could be met, when even one unit per group costs too much.
+    """
+
+    def choose(amount: float) -> list[Keep]:
+        return plan.keep(scores, np.clip(allocation(scores, amount), 0.0, 1.0))
+
+    if not scores:
+        raise BudgetError("nothing in this network can be pruned: " + "; ".join(plan.notes() or ("no layer makes free channels",)))
+    least = target.cost(plan, choose(1.0), traced)
+    if not target.met(least):
+        worst = max(target.limits, key=lambda name: least[name] / target.limits[name])
+        raise BudgetError(f"{worst} <= {target.limits[worst]:.6g} cannot be met: the least this network allows is {least[worst]:.6g}; "
+                          f"ask for at least that, or exclude fewer layers")
+    exact = all(name in plan.cost(choose(0.0)) for name in target.limits)
+    low, high = 0.0, 1.0
+    for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):
+        middle = (low + high) / 2
+        if target.met(target.cost(plan, choose(middle), traced)):
+            high = middle
+        else:
+            low = middle
+    return high, choose(high)

@@ -1,0 +1,129 @@
+"""The one composer of pruning: a choice on every axis, a budget, and how to recover."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lilliput.core import Budget, Entry, PreconditionError, Report, Result, describe
+from lilliput.graph import Traced, trace
+from lilliput.graph.coupling import Keep
+from lilliput.prune.allocation import Allocation, uniform
+from lilliput.prune.criteria import Criterion
+from lilliput.prune.fitting import Measure, Target, meet
+from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks
+from lilliput.prune.schedules import OneShot, Schedule
+from lilliput.prune.statistics import gather
+from lilliput.prune.units import Channels, Element, Plan, Scores
+from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Training after (or, for gradual and soft schedules, while) pruning, with further hooks such as distillation."""
+
+    fit: Fit = field(default_factory=Fit)
+    hooks: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slim:
+    """Training before pruning with an L1 penalty on batch-norm scales."""
+
+    fit: Fit = field(default_factory=Fit)
+    strength: float = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Remove what matters least until the budget is met.
+
+    The sparsity is found by bisection on structure; training happens only in `prepare` and `recover`. Without
+    `recover`, batch-norm statistics are estimated anew on the training split. `measure` maps `size` or `latency` to
+    functions of a model, for budgets that structure does not tell. `checkpoint` makes the training resumable.
+    """
+
+    method: str
+    budget: Budget
+    criterion: Criterion
+    unit: Channels | Element = field(default_factory=Channels)
+    allocation: Allocation = uniform
+    schedule: Schedule = field(default_factory=OneShot)
+    prepare: Slim | None = None
+    recover: FineTune | None = None
+    measure: Measure | None = field(default=None, repr=False)
+    checkpoint: Path | None = field(default=None, repr=False)
+
+    def __call__(self, model: nn.Module, data: Any) -> Result:
+        """Prune a copy of `model`; raises `BudgetError` when the budget cannot be met."""
+        began = time.perf_counter()
+        traced = self._checked(model, data)
+        if self.prepare is not None:
+            traced = self._slimmed(traced, data, self.prepare)
+        plan = self.unit.plan(traced)
+        target = Target.of(self.budget, plan, traced, self.measure)
+        stats = gather(traced, data, self.criterion.needs)
+        scores = plan.scores(self.criterion, stats, traced)
+        amount, keep = meet(plan, scores, self.allocation, target, traced)
+        small, keep = self._carried_out(plan, target, traced, amount, keep, data)
+        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep)), promised=dict(target.limits),
+                      measured=target.cost(plan, keep, small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
+                      seconds=time.perf_counter() - began)
+        return Result(small, Report((entry,)))
+
+    def _checked(self, model: nn.Module, data: Any) -> Traced:
+        if not isinstance(model, Traced) and data is None:
+            raise PreconditionError("an untraced model needs an example to trace it: pass data=, or trace it first")
+        traced = trace(model, data.example()) if not isinstance(model, Traced) else model
+        if any(n.op == "call_module" or "lilliput" in str(n.target) for n in traced.graph.nodes):
+            raise PreconditionError("this network is quantized; prune first, then quantize")
+        if not isinstance(self.schedule, OneShot) and self.recover is None:
+            raise PreconditionError(f"{type(self.schedule).__name__} pruning happens while training: pass fine_tune=Fit(...)")
+        return traced
+
+    def _slimmed(self, traced: Traced, data: Any, slim: Slim) -> Traced:
+        names = tuple(str(n.args[1].target) for n in traced.graph.nodes if "batch_norm" in str(n.target) and n.args[1] is not None)
+        if not names:
+            raise PreconditionError(f"{self.method} ranks channels by batch-norm scales, and this network has no batch norm")
+        return self._fit(traced, data, slim.fit, (NormPenalty(names, slim.strength),), "prepare")
+
+    def _carried_out(self, plan: Plan, target: Target, traced: Traced, amount: float, keep: list[Keep],
+                     data: Any) -> tuple[Traced, list[Keep]]:
+        if isinstance(self.schedule, OneShot) or self.recover is None:
+            small = plan.apply(keep, traced)
+            if self.recover is None:
+                return self._recalibrated(small, data), keep
+            return self._fit(small, data, self.recover.fit, (*self.recover.hooks, *self._held(plan, keep)), "recover"), keep
+        hook = TightenMasks(plan, self.criterion, self.allocation, amount, self.schedule)
+        trained = self._fit(traced, data, self.recover.fit, (*self.recover.hooks, hook), "recover")
+        keep = self._final(plan, target, trained, hook)
+        # What soft pruning zeroes at the very end was still there when batch norms took their statistics.
+        return self._recalibrated(plan.apply(keep, trained), data), keep
+
+    def _final(self, plan: Plan, target: Target, trained: Traced, hook: TightenMasks) -> list[Keep]:
+        scores: Scores = plan.scores(hook.criterion, gather(trained, None, frozenset()), trained)
+        return meet(plan, scores, self.allocation, target, trained)[1]
+
+    def _held(self, plan: Plan, keep: list[Keep]) -> tuple[Hook, ...]:
+        return (HoldMasks(plan.masks(keep)),) if isinstance(self.unit, Element) else ()
+
+    def _fit(self, model: Traced, data: Any, config: Fit, hooks: tuple[Hook, ...], phase: str) -> Traced:
+        checkpoint = None if self.checkpoint is None else self.checkpoint.with_suffix(f".{phase}{self.checkpoint.suffix}")
+        trained = fit(model, data, config, hooks=hooks, checkpoint=checkpoint).model
+        assert isinstance(trained, Traced)
+        return trained
+
+    def _recalibrated(self, small: Traced, data: Any) -> Traced:
+        if data is None:
+            return small
+        out = recalibrate_batchnorm(small, data.train)
+        assert isinstance(out, Traced)
+        return out
+
+
+Recipe = Callable[..., Prune]

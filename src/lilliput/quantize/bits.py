@@ -1,0 +1,40 @@
+"""Bit allocation: how many bits each layer gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Bits(NamedTuple):
+    """Bits of a layer's weight and of its input."""
+
+    weights: int
+    activations: int
+
+
+class Allocation(Protocol):
+    """`layers` (names, in the order in which they run) to bits for each."""
+
+    def __call__(self, layers: Sequence[str]) -> dict[str, Bits]:
+        """Bits by layer name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """The same bits for every layer; `ends`, where set, for the first and the last.
+
+    >>> Uniform(weights=4, activations=4, ends=8)(["stem", "body", "head"])["body"]
+    Bits(weights=4, activations=4)
+    """
+
+    weights: int = 8
+    activations: int = 8
+    ends: int | None = None
+
+    def __call__(self, layers: Sequence[str]) -> dict[str, Bits]:
+        """Bits by layer name."""
+        inner = Bits(self.weights, self.activations)
+        outer = inner if self.ends is None else Bits(max(self.ends, self.weights), max(self.ends, self.activations))
+        return {layer: outer if layer in (layers[0], layers[-1]) else inner for layer in layers}

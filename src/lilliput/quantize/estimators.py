@@ -1,0 +1,79 @@
+"""Gradient estimators: how training moves weights and scales through a rounding that has no slope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lilliput.core.errors import RecipeError
+from lilliput.quantize.grids import Parameters
+from lilliput.quantize.quantizer import Quantizer
+from lilliput.quantize.ranges import MinMax, channel_bounds
+
+
+class Estimator(Protocol):
+    """Equips a calibrated quantizer for training; `tensor` is what it quantizes, where that is a weight or constant."""
+
+    def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
+        """Change the quantizer in place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovingExtremes:
+    """Follows a tensor's extremes: a weight's as they are, an activation's as an average `r <- r + m (r_batch - r)`."""
+
+    momentum: float
+
+    def __call__(self, quantizer: Quantizer, x: Tensor) -> None:
+        """Move the quantizer's range, in place and without a gradient."""
+        with torch.no_grad():
+            low, high = channel_bounds(MinMax(), x, quantizer.grid)
+            if not quantizer.weight:
+                bounds = quantizer.get_buffer("bounds")
+                bounds.lerp_(torch.stack([low, high]), self.momentum)
+                low, high = bounds
+            quantizer.set(quantizer.grid.parameters(low, high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StraightThrough:
+    """Rounding passes gradients unchanged inside the range; ranges follow the data and are not learned.
+
+    (jacob2018quantization)
+    """
+
+    momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.momentum <= 1:
+            raise RecipeError(f"momentum lies above 0 and up to 1, not {self.momentum!r}")
+
+    def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:  # noqa: ARG002
+        """Let the range follow, from where calibration put it."""
+        if not quantizer.weight:
+            zero, scale = quantizer.zero_point, quantizer.scale
+            quantizer.register_buffer("bounds", torch.stack([(quantizer.grid.qmin - zero) * scale, (quantizer.grid.qmax - zero) * scale]))
+        quantizer.follow = MovingExtremes(momentum=self.momentum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSQ:
+    """Scales are parameters, started for weights at `2 E|w| / sqrt(qmax)`, their gradient times `1 / sqrt(N qmax)`.
+
+    Departs from the paper: activations start at their calibrated scale, with a fixed zero point where they take both
+    signs; the scale of a weight is per channel where the grid says so. (esser2020lsq)
+    """
+
+    def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
+        """Start the scale and make it a parameter."""
+        if tensor is not None and quantizer.grid.symmetric:
+            rows = tensor.detach().float().abs()
+            axis = quantizer.grid.axis
+            mean = rows.mean() if axis is None else rows.movedim(axis, 0).flatten(1).mean(1)
+            start = 2 * mean / quantizer.grid.qmax**0.5
+            live = start > 0
+            quantizer.set(Parameters(torch.where(live, start, quantizer.scale), quantizer.zero_point, ~live))
+        quantizer.learn()

@@ -1,0 +1,69 @@
+"""Measures: what quantization costs each layer, on data."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.core.report import Row
+from lilliput.graph.trace import Traced
+from lilliput.quantize.calibrate import quantizers, sample_batches
+from lilliput.quantize.quantizer import Quantizer
+
+
+class _Tally:
+    """Power of signal and error, and values beyond the range, in float64."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self.beyond = self.count = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, Quantizer)
+        x, scale = inputs[0].detach(), module.scale.detach()
+        if module.grid.axis is not None:
+            scale = scale.reshape([-1 if dim == module.grid.axis else 1 for dim in range(x.ndim)])
+        error = (output.detach() - x).abs_()
+        # Rounding alone errs by half a step at most; the rest is saturation.
+        self.beyond += int((error > scale * 0.501).sum())
+        self.signal += float(x.double().square().sum())
+        self.noise += float(error.double().square().sum())
+        self.count += x.numel()
+
+    @property
+    def sqnr(self) -> float:
+        """`10 log10(E x^2 / E (x - q(x))^2)` in dB; infinite without error."""
+        return math.inf if self.noise == 0 else -math.inf if self.signal == 0 else 10 * math.log10(self.signal / self.noise)
+
+
+def layer_rows(traced: Traced, data: Any, *, samples: int = 32) -> tuple[Row, ...]:
+    """One row per layer: bits, SQNR in dB of weight and result, and percent of the result's values that saturate.
+
+    Each tensor is compared with itself before its own quantizer, so that a bad row is that layer's own doing.
+    """
+    found = quantizers(traced)
+    tallies = {quantizer: _Tally() for quantizer in found}
+    handles = [quantizer.register_forward_hook(tally) for quantizer, tally in tallies.items()]
+    training = traced.training
+    traced.eval()
+    try:
+        with torch.no_grad():
+            for inputs in sample_batches(data.train, samples):
+                traced(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        traced.train(training)
+    rows: dict[str, Row] = defaultdict(dict)
+    for quantizer, tally in tallies.items():
+        row = rows[quantizer.layer]
+        row["layer"] = quantizer.layer
+        kind = "weight" if quantizer.weight else "activation"
+        row[f"{kind}_bits"], row[f"{kind}_sqnr"] = quantizer.grid.bits, tally.sqnr
+        if not quantizer.weight:
+            row["saturation"] = 100 * tally.beyond / max(tally.count, 1)
+    return tuple(rows.values())

@@ -1,0 +1,224 @@
+"""Placement: a quantizer on every edge that carries floating point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from torch import fx
+
+from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.graph.shapes import fake_values
+from lilliput.graph.trace import Traced
+from lilliput.quantize.bits import Bits
+from lilliput.quantize.grids import Integer
+from lilliput.quantize.lower import is_float
+from lilliput.quantize.operators import (
+    CLAMPS,
+    LAYERS,
+    TRANSPOSED,
+    is_mutating,
+    is_norm,
+    is_transparent,
+    keeps_grid,
+    layer_name,
+    source_of,
+)
+from lilliput.quantize.quantizer import BiasQuantizer, Quantizer, SameQuantizer
+from lilliput.quantize.scheme import Scheme
+
+HOME = "quantizers"
+
+
+def place_(traced: Traced, scheme: Scheme) -> list[str]:
+    """Insert quantizers in place, uncalibrated; returns notes on what stays in floating point, and why.
+
+    A quantizer stands after the input, after every operator that computes, and after a clamp instead of before it
+    where the clamp alone reads that operator. After an operator that only moves values stands the quantizer of its
+    input again. Weights and constants have one each; biases lie on the accumulator's grid.
+
+    Raises `UnknownNameError` if a pattern in `exclude` matches nothing, `PreconditionError` on a network without layers.
+    """
+    placement = _Placement(traced, scheme)
+    placement.run()
+    traced.graph.lint()
+    traced.recompile()
+    return placement.notes
+
+
+class _Placement:
+    def __init__(self, traced: Traced, scheme: Scheme) -> None:
+        self.traced, self.scheme = traced, scheme
+        self.notes: list[str] = []
+        self.nodes = list(traced.graph.nodes)
+        self.values = fake_values(traced, traced.example)
+        self.names = {node: layer_name(node) for node in self.nodes if node.op == "call_function"}
+        layers = list(dict.fromkeys(self.names[node] for node in self.nodes if node.target in LAYERS))
+        if not layers:
+            raise PreconditionError("the network has no convolution and no linear layer, so there is nothing to quantize")
+        self.bits: dict[str, Bits] = scheme.bits(layers)
+        self.excluded = self._excluded()
+        self.aliased = self._aliased()
+        self.constants: dict[tuple[str, Integer], Quantizer] = {}
+
+    def run(self) -> None:
+        for node in self.nodes:
+            if node.op == "placeholder" and is_float(self.values[node]):
+                self._after(node)
+            elif node.op == "call_function":
+                if node not in self.excluded and node not in self.aliased:
+                    self._parameters(node)
+                if is_float(self.values[node]) and node not in self.aliased and not is_transparent(node):
+                    self._result(node)
+
+    # Which nodes stay as they are.
+
+    def _excluded(self) -> set[fx.Node]:
+        out: set[fx.Node] = set()
+        for pattern in self.scheme.exclude:
+            hit = {node for node, name in self.names.items() if fnmatchcase(name, pattern)}
+            if not hit:
+                raise UnknownNameError("layer in exclude", pattern, set(self.names.values()))
+            out |= hit
+        for name in dict.fromkeys(self.names[node] for node in self.nodes if node in out and node.target in LAYERS):
+            self.notes.append(f"{name} stays in floating point: excluded")
+        for node in self.nodes:
+            if node.op == "call_function" and (keeps_grid(node) or is_transparent(node) or node.target in CLAMPS):
+                source = source_of(node)
+                if source in out:
+                    out.add(node)
+        # An input that only excluded layers read need not be rounded.
+        return out | {node for node in self.nodes if node.op == "placeholder" and node.users and set(node.users) <= out}
+
+    def _aliased(self) -> set[fx.Node]:
+        """Everything that may share memory with what an in-place operator writes to: a quantizer would cut the tie."""
+        out: set[fx.Node] = set()
+        for node in self.nodes:
+            if node.op == "call_function" and is_mutating(node) and is_float(self.values[node]):
+                root, family = node, {node}
+                while (source := source_of(root)) is not None and (keeps_grid(root) or is_mutating(root)):
+                    root = source
+                    family.add(root)
+                for later in self.nodes:
+                    if later.op == "call_function" and source_of(later) in family and (keeps_grid(later) or is_mutating(later)):
+                        family.add(later)
+                out |= family
+                self.notes.append(f"{node.name} writes in place and stays in floating point, with the tensor that it writes to")
+        return out
+
+    # Results.
+
+    def _result(self, node: fx.Node) -> None:
+        source = source_of(node)
+        if keeps_grid(node) and source is not None:
+            grid = quantizer_of(self.traced, source)
+            if grid is not None:
+                self._insert(node, SameQuantizer(grid))
+                return
+        if node.target in LAYERS or node.target not in CLAMPS:
+            users = list(node.users)
+            if len(users) == 1 and users[0].target in CLAMPS and not keeps_grid(node):
+                return
+        self._after(node)
+
+    def _after(self, node: fx.Node) -> None:
+        grid = replace(self.scheme.activations, bits=self._activation_bits(node))
+        self._insert(node, Quantizer(grid, layer=self._owner(node), weight=False))
+
+    def _owner(self, node: fx.Node) -> str:
+        """The layer whose result this is: a clamp's is that of the operator before it."""
+        source = source_of(node)
+        if node.target in CLAMPS and source is not None and source.op == "call_function" and len(source.users) == 1:
+            return self.names[source]
+        return self.names.get(node, node.name)
+
+    def _activation_bits(self, node: fx.Node) -> int:
+        wanted: list[int] = []
+        seen, front = {node}, [node]
+        while front:
+            for user in front.pop().users:
+                if user.target in LAYERS and user not in self.excluded:
+                    wanted.append(self.bits[self.names[user]].activations)
+                elif user not in seen and user.op == "call_function" and (keeps_grid(user) or is_transparent(user)):
+                    seen.add(user)
+                    front.append(user)
+        return max(wanted) if wanted else max(8, self.scheme.activations.bits)
+
+    def _insert(self, node: fx.Node, module: Quantizer | SameQuantizer) -> None:
+        """Put `module` on the edges from `node`, except those between two excluded operators."""
+        users = {user for user in node.users
+                 if node not in self.excluded or (user not in self.excluded and user.op != "output")}
+        if users:
+            new = self._call(node, module, node.name)
+            node.replace_all_uses_with(new, delete_user_cb=lambda user: user in users)
+
+    def _call(self, node: fx.Node, module: Quantizer | SameQuantizer | BiasQuantizer, name: str) -> fx.Node:
+        target = f"{HOME}.{name}"
+        self.traced.add_submodule(target, module)
+        with self.traced.graph.inserting_after(node):
+            return self.traced.graph.call_module(target, (node,))
+
+    # Constants.
+
+    def _parameters(self, node: fx.Node) -> None:
+        if node.target in LAYERS:
+            self._layer(node)
+        elif is_norm(node):
+            self.notes.append(f"{self.names[node]}: the parameters of {node.target} stay in floating point, its input and result do not")
+        else:
+            for argument in node.all_input_nodes:
+                if argument.op == "get_attr" and is_float(self.values[argument]):
+                    grid = replace(self.scheme.activations, bits=max(8, self.scheme.activations.bits))
+                    node.replace_input_with(argument, self._constant(argument, grid, str(argument.target)))
+
+    def _layer(self, node: fx.Node) -> None:
+        weight = node.args[1]
+        assert isinstance(weight, fx.Node)
+        if weight.op != "get_attr":
+            return  # computed weights were quantized where they were computed
+        name = self.names[node]
+        grid = replace(self.scheme.weights, bits=self.bits[name].weights, axis=self._axis(node))
+        quantized = self._constant(weight, grid, name)
+        arguments = [node.args[0], quantized, *node.args[2:]]
+        bias = node.args[2] if len(node.args) > 2 else None
+        inputs = quantizer_of(self.traced, node.args[0])
+        weights = self.traced.get_submodule(str(quantized.target))
+        if isinstance(bias, fx.Node) and bias.op == "get_attr":
+            if inputs is None or not isinstance(weights, Quantizer):
+                self.notes.append(f"{name}: the bias stays in floating point, since the input does")
+            else:
+                channels = self.traced.tensor(str(bias.target)).numel()
+                arguments[2] = self._call(bias, BiasQuantizer(inputs, weights, channels), f"{node.name}_bias")
+        node.args = tuple(arguments)
+
+    def _axis(self, node: fx.Node) -> int | None:
+        """The dimension of a layer's weight that counts its outputs."""
+        if self.scheme.weights.axis is None:
+            return None
+        if node.target not in TRANSPOSED:
+            return 0
+        groups = node.args[6] if len(node.args) > 6 else 1
+        return 1 if groups == 1 else None
+
+    def _constant(self, node: fx.Node, grid: Integer, layer: str) -> fx.Node:
+        """The quantized constant; one quantizer serves all who read it on the same grid."""
+        key = (str(node.target), grid)
+        if key not in self.constants:
+            tensor = self.traced.tensor(key[0])
+            channels = None if grid.axis is None else tensor.shape[grid.axis]
+            self.constants[key] = Quantizer(grid, layer=layer, weight=True, channels=channels)
+            return self._call(node, self.constants[key], f"{node.name}_{len(self.constants)}")
+        for user in node.users:
+            if user.op == "call_module" and self.traced.get_submodule(str(user.target)) is self.constants[key]:
+                return user
+        return self._call(node, SameQuantizer(self.constants[key]), f"{node.name}_{len(self.traced.graph.nodes)}")
+
+
+def quantizer_of(traced: Traced, node: object) -> Quantizer | None:
+    """The quantizer on whose grid the values of `node` lie, if there is one."""
+    while isinstance(node, fx.Node) and is_transparent(node):
+        node = source_of(node)
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    module = traced.get_submodule(str(node.target))
+    return module if isinstance(module, Quantizer) else module.source if isinstance(module, SameQuantizer) else None

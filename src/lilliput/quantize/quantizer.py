@@ -1,0 +1,178 @@
+"""Quantizers: the modules that stand on the edges of a simulated quantized network."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lilliput.core.errors import DataError, PreconditionError
+from lilliput.quantize.grids import Integer, Parameters
+from lilliput.quantize.op import fake_quantize
+from lilliput.quantize.streams import Stream
+
+_INT32 = (-(2**31), 2**31 - 1)
+
+
+class Follow(Protocol):
+    """Moves a quantizer's range along with the values that pass, before they are quantized; in training only."""
+
+    def __call__(self, quantizer: Quantizer, x: Tensor) -> None:
+        """Set the quantizer's scale and zero point in view of `x`."""
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """Identity whose gradient is multiplied by `factor`."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return scale.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.factor, None
+
+
+class Quantizer(nn.Module):
+    """Simulated quantization of one tensor.
+
+    `scale` (float32; a parameter when learned) and `zero_point` (int32) have shape `()` or `(channels,)`. It
+    either observes (`stream` is set: values pass unchanged and are remembered) or quantizes. `layer` names the
+    layer for reports, `weight` tells constants from activations, `dead` counts channels that were all zero.
+
+    Raises `PreconditionError` when run before it was calibrated.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, grid: Integer, *, layer: str, weight: bool, channels: int | None = None) -> None:
+        super().__init__()
+        shape = () if channels is None else (channels,)
+        self.grid, self.layer, self.weight = grid, layer, weight
+        self.register_buffer("scale", torch.full(shape, torch.nan))
+        self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.calibrated = False
+        self.dead = 0
+        self.stream: Stream | None = None
+        self.follow: Follow | None = None
+        self.gradient_scaled = False
+        self.before: Tensor | None = None  # the scale before the present step of training
+
+    def set(self, parameters: Parameters) -> None:
+        """Take scale and zero point, in place."""
+        with torch.no_grad():
+            self.scale.copy_(parameters.scale)
+            self.zero_point.copy_(parameters.zero_point)
+        self.dead = int(parameters.dead.sum())
+        self.calibrated = True
+
+    def learn(self) -> None:
+        """Make the scale a parameter whose gradient is multiplied by `1 / sqrt(N qmax)`, `N` the values per scale and sample."""
+        scale = self.scale.detach()
+        del self.scale
+        self.scale = nn.Parameter(scale)
+        self.gradient_scaled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize `x`, or observe it."""
+        if self.stream is not None:
+            try:
+                self.stream.update(x.detach())
+            except DataError as error:
+                raise DataError(f"{self.layer}: {error}; check the calibration data, or exclude the layer") from None
+            return x
+        if not self.calibrated:
+            raise PreconditionError(f"{self.layer} was never calibrated: run lilliput.quantize.calibrate(model, data) before using or exporting it")
+        scale, zero_point = self.scale, self.zero_point
+        if self.training and self.follow is not None:
+            self.follow(self, x)
+            # The follower writes in place; a second pass before the backward must not find its saved tensors changed.
+            scale, zero_point = scale.clone(), zero_point.clone()
+        if self.training and self.gradient_scaled:
+            count = x.numel() / scale.numel() / (1 if self.weight else max(x.shape[0], 1) if x.ndim else 1)
+            scale = _ScaleGradient.apply(scale, (count * self.grid.qmax) ** -0.5)  # type: ignore[no-untyped-call]
+        axis = -1 if self.grid.axis is None else self.grid.axis
+        result: Tensor = fake_quantize(x, scale, zero_point, self.grid.qmin, self.grid.qmax, axis)
+        return result
+
+    def extra_repr(self) -> str:
+        """Layer and grid."""
+        return f"{self.layer!r}, {self.grid}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.calibrated = bool(torch.isfinite(self.scale).all())
+
+
+class SameQuantizer(nn.Module):
+    """The quantizer of another edge once more, after an operator that only moves, drops or zeroes values.
+
+    Integer runtimes need the pair on both sides of such an operator. On values that lie on the grid it changes nothing,
+    so it is skipped in training, where it would only distort the gradient of a learned scale.
+    """
+
+    def __init__(self, source: Quantizer) -> None:
+        super().__init__()
+        self._source = (source,)  # a tuple, so that the source keeps a single name in the state dict
+
+    @property
+    def source(self) -> Quantizer:
+        """The quantizer whose grid this edge keeps."""
+        return self._source[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize on the source's grid."""
+        source = self.source
+        if self.training or source.stream is not None:
+            return x
+        result: Tensor = source(x)
+        return result
+
+
+class BiasQuantizer(nn.Module):
+    """A bias on the grid of the accumulator: int32 with scale `s_input * s_weight`, per output channel, zero point 0.
+
+    In training the scale follows the two; `eval()` fixes it in the buffer `scale`, which is what gets exported.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, inputs: Quantizer, weights: Quantizer, channels: int) -> None:
+        super().__init__()
+        self._sources = (inputs, weights)
+        self.layer = weights.layer
+        self.register_buffer("scale", torch.full((channels,), torch.nan))
+        self.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int32))
+
+    @property
+    def sources(self) -> tuple[Quantizer, Quantizer]:
+        """The quantizers of the layer's input and of its weight."""
+        return self._sources
+
+    def live(self) -> Tensor:
+        """The product of the two scales as they are now, `(channels,)`."""
+        inputs, weights = self._sources
+        return (inputs.scale * weights.scale).detach().expand_as(self.scale)
+
+    def settle(self) -> None:
+        """Fix the exported scale at the present product."""
+        self.scale.copy_(self.live())
+
+    def train(self, mode: bool = True) -> BiasQuantizer:
+        """Leaving training fixes the scale."""
+        if not mode:
+            self.settle()
+        super().train(mode)
+        return self
+
+    def forward(self, bias: Tensor) -> Tensor:
+        """Quantize the bias; while its sources observe, it passes unchanged."""
+        if any(source.stream is not None for source in self._sources):
+            return bias
+        scale = self.live().clone() if self.training else self.scale
+        result: Tensor = fake_quantize(bias, scale, self.zero_point, *_INT32, 0)
+        return result

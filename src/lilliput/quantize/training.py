@@ -1,0 +1,121 @@
+"""Quantization-aware training: the quantized network in the one training loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lilliput.core.errors import PreconditionError, RecipeError
+from lilliput.core.report import Entry, Report
+from lilliput.core.step import Result
+from lilliput.graph.trace import Traced
+from lilliput.quantize.calibrate import check_calibrated, constants, quantizers
+from lilliput.quantize.estimators import Estimator, StraightThrough
+from lilliput.quantize.measure import layer_rows
+from lilliput.quantize.prepare import prepare
+from lilliput.quantize.quantizer import BiasQuantizer
+from lilliput.quantize.scheme import Scheme
+from lilliput.train import SGD, Fit, Hook, State, fit
+
+# The most by which a learned scale may grow or shrink in one step of the optimizer.
+_TRUST = 1.1
+
+
+def equip(model: nn.Module, data: Any, scheme: Scheme, *, estimator: Estimator = StraightThrough(),
+          samples: int = 512) -> tuple[Traced, list[str]]:
+    """Prepare a network for training with quantization; together with the hook `Aware` it goes into any `fit`."""
+    traced, notes = prepare(model, data, scheme, samples=samples)
+    tensors = dict(constants(traced))
+    for quantizer in quantizers(traced):
+        estimator.equip_(quantizer, tensors.get(quantizer))
+    return traced.eval(), notes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aware(Hook):
+    """Keeps quantizers sound in a `fit`, beside the hooks of pruning and distillation.
+
+    Ranges that follow the data stop at `freeze` (share of training), so that the last steps train on the final grid;
+    learned scales stay positive, since they change by a tenth at most in one step (a departure from Esser 2020: the scale
+    of a tensor with few values, such as a small image, can overshoot zero); at the end the biases' scales are fixed.
+    Weights that a mask holds at zero stay exactly zero, since zero lies on every grid.
+    """
+
+    freeze: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.freeze <= 1:
+            raise RecipeError(f"freeze is a share of training between 0 and 1, not {self.freeze!r}")
+
+    def start(self, state: State) -> None:
+        """Raises `PreconditionError` on a network without quantizers, or with uncalibrated ones."""
+        if not quantizers(state.model):
+            raise PreconditionError("the network has no quantizers: pass what lilliput.quantize.equip(model, data, scheme) returns to fit")
+        check_calibrated(state.model)
+
+    def gradients(self, state: State) -> None:
+        """Remember the scales before the step."""
+        for quantizer in quantizers(state.model):
+            if quantizer.gradient_scaled:
+                quantizer.before = quantizer.scale.detach().clone()
+
+    def step(self, state: State) -> None:
+        """Limit the step of the scales, and freeze ranges when it is time."""
+        frozen = state.progress >= self.freeze
+        with torch.no_grad():
+            for quantizer in quantizers(state.model):
+                if quantizer.gradient_scaled and quantizer.before is not None:
+                    quantizer.scale.copy_(quantizer.scale.clamp(quantizer.before / _TRUST, quantizer.before * _TRUST))
+                    quantizer.before = None
+                elif frozen:
+                    quantizer.follow = None
+
+    def end(self, state: State) -> None:
+        """Ranges stop for good."""
+        for quantizer in quantizers(state.model):
+            quantizer.follow = None
+            quantizer._buffers.pop("bounds", None)
+        for module in state.model.modules():
+            if isinstance(module, BiasQuantizer):
+                module.settle()
+
+
+def _fine_tuning() -> Fit:
+    """A tenth of the usual learning rate: the network is trained already."""
+    return Fit(epochs=3, optimizer=SGD(lr=0.01))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """A Step: quantize, then train the network as the integers will run it.
+
+    Batch norms are folded first and the folded weights are trained. This departs from the paper, which keeps the
+    normalisation in training and folds it anew, from each batch, in every step. (jacob2018quantization)
+    """
+
+    scheme: Scheme = field(default_factory=Scheme)
+    estimator: Estimator = field(default_factory=StraightThrough)
+    fit: Fit = field(default_factory=_fine_tuning)
+    hooks: tuple[Hook, ...] = ()
+    samples: int = 512
+
+    def __call__(self, model: nn.Module, data: Any) -> Result:
+        """The trained simulated quantized network, after the last epoch."""
+        started = time.perf_counter()
+        quantized, notes = equip(model, data, self.scheme, estimator=self.estimator, samples=self.samples)
+        trained = fit(quantized, data, self.fit, hooks=(Aware(), *self.hooks)).model.eval()
+        assert isinstance(trained, Traced)
+        method = "quantize.qat" if isinstance(self.estimator, StraightThrough) else f"quantize.{type(self.estimator).__name__.lower()}"
+        entry = Entry(method=method, recipe=repr(self), layers=layer_rows(trained, data), notes=tuple(notes),
+                      seconds=time.perf_counter() - started)
+        return Result(trained, Report((entry,)))
+
+
+def train(*, estimator: Estimator = StraightThrough(), scheme: Scheme = Scheme(), fit: Fit | None = None,
+          hooks: tuple[Hook, ...] = (), samples: int = 512) -> Train:
+    """Quantization-aware training with any estimator, on any scheme."""
+    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, samples=samples)

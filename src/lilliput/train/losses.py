@@ -1,0 +1,42 @@
+"""Losses of the task itself: `(outputs, targets) -> scalar`, the mean over the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lilliput.core.errors import RecipeError
+
+
+class Loss(Protocol):
+    """`(outputs (N, ...), targets (N, ...)) -> scalar`, a mean over the samples."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
+        """The scalar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy:
+    """Cross entropy of `outputs` (N, classes) with integer `targets` (N,), optionally with smoothed labels."""
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise RecipeError(f"label_smoothing lies in [0, 1), not {self.label_smoothing!r}")
+
+    def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
+        """The scalar."""
+        return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanSquaredError:
+    """Mean of `(outputs - targets)^2` over all elements; both of one shape."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
+        """The scalar."""
+        return F.mse_loss(outputs, targets.to(outputs.dtype))
