@@ -56,14 +56,14 @@ def test_eight_bits_cost_less_than_a_point(digits, recipe):
     assert entry.method == f"quantize.{recipe.__name__}"
     rows = {row["layer"]: row for row in entry.layers}
     assert rows["0"]["weight_bits"] == rows["0"]["activation_bits"] == 8
-    assert rows["0"]["weight_sqnr"] > 35
+    assert rows["0"]["weight_sqnr_db"] > 35
     assert 0 <= rows["0"]["saturation"] < (0.01 if recipe is minmax else 50)
 
 
 def test_fewer_bits_lose_more(digits):
     model, data = digits
     rows = [static(weights=bits, activations=bits, ranges=MSE())(model, data).report.entries[0].layers for bits in (8, 4, 2)]
-    assert rows[0][1]["weight_sqnr"] > rows[1][1]["weight_sqnr"] + 15 > rows[2][1]["weight_sqnr"] + 20
+    assert rows[0][1]["weight_sqnr_db"] > rows[1][1]["weight_sqnr_db"] + 15 > rows[2][1]["weight_sqnr_db"] + 20
 
 
 def test_training_recovers_what_few_bits_lose(digits):

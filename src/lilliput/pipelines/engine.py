@@ -20,7 +20,7 @@ from lilliput.pipelines import baseline, budgets, measure, models
 from lilliput.pipelines.bind import Context, bind
 from lilliput.pipelines.environment import environment, versions
 from lilliput.pipelines.recipe import Recipe
-from lilliput.pipelines.run import Run, Variant, sha256
+from lilliput.pipelines.run import Run, Variant, read_network, sha256
 from lilliput.pipelines.yamltext import Source
 
 Say = Callable[[str], None]
@@ -151,7 +151,7 @@ class Engine:
         model_file, onnx_file = stem.with_name(f"{stem.name}.pt2"), stem.with_name(f"{stem.name}.onnx")
         stem.parent.mkdir(exist_ok=True)
         saving.save(trace(model, data.example()).eval(), model_file)
-        measure.export(saving.load(model_file), onnx_file, data)
+        measure.export(read_network(model_file), onnx_file, data)
         metrics = measure.figures(model, onnx_file, data)
         row = Variant(
             step=index, method=method, label=label, metrics=metrics, model=str(model_file.relative_to(self.folder)),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lilliput import zoo
 from lilliput.core import CorruptFileError, DataError, PreconditionError, seed_everything
 from lilliput.data import Data
-from lilliput.graph import saving
+from lilliput.pipelines.run import read_network
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def shape_text(shape: Sequence[int]) -> str:
 def _saved(reference: str) -> nn.Module:
     if not Path(reference).is_file():
         raise PreconditionError(f"there is no file {reference}; lilliput.graph.saving.save(model, path) writes one")
-    return saving.load(Path(reference))
+    return read_network(Path(reference))
 
 
 def _resolve(reference: str, num_classes: int | None, shape: Sequence[int], seed: int) -> nn.Module:

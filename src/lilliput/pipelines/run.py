@@ -96,14 +96,12 @@ class Run:
 
     def load(self, which: int | str = -1) -> nn.Module:
         """The network of a variant, in evaluation mode, without its class definition; its hash is checked first."""
-        from lilliput.graph import saving
-
         row = self.variant(which)
         path = self.file(row, "model")
         if not self.verifies(row, "model"):
             raise CorruptFileError(f"{path} is missing or not the file that the run wrote; "
                                    f"replay the run: lilliput compress {self.folder / 'manifest.json'}")
-        return saving.load(path).eval()
+        return read_network(path)
 
     def file(self, row: Variant, kind: str) -> Path:
         """The path of a variant's `model` or `onnx` file."""
@@ -177,6 +175,14 @@ def sha256(path: Path) -> str | None:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def read_network(path: Path) -> nn.Module:
+    """A `.pt2`, quantized or not, in evaluation mode."""
+    import lilliput.quantize  # noqa: F401  the operator of simulated quantization must exist before a file may name it
+    from lilliput.graph import saving
+
+    return saving.load(path).eval()
 
 
 def load(run: str | Path | Run, variant: int | str = -1) -> nn.Module:

@@ -45,12 +45,12 @@ class Target:
                 raise BudgetError(f"the network is within {name} <= {limit:.6g} already ({original[name]:.6g}): nothing to prune")
         return Target(limits=limits, measure=measure)
 
-    def cost(self, plan: Plan, keep: list[Keep], traced: Traced) -> dict[str, float]:
-        """Every limited cost of a choice."""
+    def cost(self, plan: Plan, keep: list[Keep], network: Callable[[], nn.Module]) -> dict[str, float]:
+        """Every limited cost of a choice; `network` makes what it leaves, and is called only where it must be measured."""
         costs = plan.cost(keep)
         missing = [name for name in self.limits if name not in costs]
         if missing:
-            small = plan.apply(keep, traced)
+            small = network()
             costs |= {name: self.measure[name](small) for name in missing}
         return {name: costs[name] for name in self.limits}
 
@@ -70,7 +70,10 @@ def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, tra
 
     if not scores:
         raise BudgetError("nothing in this network can be pruned: " + "; ".join(plan.notes() or ("no layer makes free channels",)))
-    least = target.cost(plan, choose(1.0), traced)
+    def cost(keep: list[Keep]) -> dict[str, float]:
+        return target.cost(plan, keep, lambda: plan.apply(keep, traced))
+
+    least = cost(choose(1.0))
     if not target.met(least):
         worst = max(target.limits, key=lambda name: least[name] / target.limits[name])
         raise BudgetError(f"{worst} <= {target.limits[worst]:.6g} cannot be met: the least this network allows is {least[worst]:.6g}; "
@@ -79,7 +82,7 @@ def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, tra
     low, high = 0.0, 1.0
     for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):
         middle = (low + high) / 2
-        if target.met(target.cost(plan, choose(middle), traced)):
+        if target.met(cost(choose(middle))):
             high = middle
         else:
             low = middle

@@ -8,7 +8,7 @@ from lilliput.core import Budget
 from lilliput.prune.allocation import global_threshold, uniform
 from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Magnitude, NormScale, Random, Taylor
 from lilliput.prune.fitting import Measure
-from lilliput.prune.schedules import Gradual, Soft
+from lilliput.prune.schedules import Gradual, OneShot, Soft
 from lilliput.prune.step import FineTune, Prune, Slim
 from lilliput.prune.units import Channels, Element
 from lilliput.train import Fit
@@ -23,7 +23,10 @@ def _recover(fine_tune: Fit | None) -> FineTune | None:
 
 def l1_norm(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Channels(), measure: Measure | None = None,
             checkpoint: Path | None = None) -> Prune:
-    """Filters with the smallest L1 norm go, the same share of every layer (Li 2017, `li2017pruning`)."""
+    """Filters with the smallest L1 norm go, the same share of every layer (Li 2017, `li2017pruning`).
+
+    The LASSO channel selection of He 2017 is not part of it: that is a recovery, which this recipe does not choose.
+    """
     return Prune(method="prune.l1_norm", budget=budget, criterion=Magnitude(1.0), unit=unit, recover=_recover(fine_tune),
                  measure=measure, checkpoint=checkpoint)
 
@@ -64,10 +67,10 @@ def sfp(budget: Budget, *, fine_tune: Fit = Fit(), unit: Channels = Channels(), 
                  recover=_recover(fine_tune), measure=measure, checkpoint=checkpoint)
 
 
-def magnitude_global(budget: Budget, *, fine_tune: Fit | None = None, unit: Element = Element(),
-                     checkpoint: Path | None = None) -> Prune:
-    """The smallest weights of the whole network go, in one shot (Gupta 2022, `gupta2022globalmp`)."""
-    return Prune(method="prune.magnitude_global", budget=budget, criterion=Magnitude(1.0), unit=unit,
+def magnitude_global(budget: Budget, *, fine_tune: Fit | None = None, schedule: OneShot | Gradual = OneShot(),
+                     unit: Element = Element(), checkpoint: Path | None = None) -> Prune:
+    """The smallest weights of the whole network go, in one shot or gradually (Gupta 2022, `gupta2022globalmp`)."""
+    return Prune(method="prune.magnitude_global", budget=budget, criterion=Magnitude(1.0), unit=unit, schedule=schedule,
                  allocation=global_threshold, recover=_recover(fine_tune), checkpoint=checkpoint)
 
 

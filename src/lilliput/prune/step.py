@@ -72,7 +72,7 @@ class Prune:
         amount, keep = meet(plan, scores, self.allocation, target, traced)
         small, keep = self._carried_out(plan, target, traced, amount, keep, data)
         entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep)), promised=dict(target.limits),
-                      measured=target.cost(plan, keep, small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
+                      measured=target.cost(plan, keep, lambda: small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
                       seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))
 

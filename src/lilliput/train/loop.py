@@ -97,6 +97,7 @@ def _run(fabric: Fabric, job: Job) -> Trained:
     with Interrupt(active=job.checkpoint is not None and fabric.world_size == 1) as interrupt:
         trainer.train(interrupt, steps)
     trainer.hooks.end(state)
+    state.model.zero_grad(set_to_none=True)
     _lay_out_(state.model.to(before), torch.contiguous_format)
     return Trained(state.model, tuple(state.history))
 

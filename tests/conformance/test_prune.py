@@ -1,0 +1,142 @@
+"""Every pruning row that works: budget met within 1%, smaller or sparse as promised, zeros kept, deterministic."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.masked import masked_output
+from lilliput import methods, prune
+from lilliput.core import Budget, BudgetError, PreconditionError
+from lilliput.graph import Coupling, profile, trace
+from lilliput.prune.units import Channels, Element
+from lilliput.train import SGD, Fit, evaluate
+
+ROWS = [row.id for row in methods.rows() if row.works and row.family == "prune"]
+QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
+TRAINS = {"prune.network_slimming": {"train": QUICK, "fine_tune": QUICK}, "prune.sfp": {"fine_tune": QUICK},
+          "prune.magnitude_gradual": {"fine_tune": QUICK}}
+
+
+def build(name, budget, **options):
+    return methods.build(name)(budget, **{**TRAINS.get(name, {}), **options})
+
+
+def structured(name):
+    return isinstance(build(name, Budget(params=0.5)).unit, Channels)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_meets_the_budget_and_says_so(name, trained, digits):
+    key = "macs" if structured(name) else "params"
+    result = build(name, Budget(**{key: 0.5}))(trained, digits)
+    entry = result.report.entries[0]
+    original = getattr(profile(trained), key)
+    if structured(name):
+        actual = getattr(profile(result.model), key)
+    else:
+        weights = dict(result.model.named_parameters())
+        actual = sum(int((p != 0).sum()) for p in weights.values()) + sum(int((p == 0).sum()) for p in weights.values() if p.ndim == 1)
+    assert 0.99 * 0.5 * original <= actual <= 0.5 * original
+    assert entry.measured[key] == pytest.approx(actual, rel=1e-3)
+    assert entry.promised[key] == pytest.approx(0.5 * original)
+    assert entry.method == name
+    assert "0x" not in entry.recipe
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS if structured(n)])
+def test_small_dense_network_equals_the_masked_one(name, trained, digits):
+    step = build(name, Budget(macs=0.5))
+    plan = step.unit.plan(trained)
+    scores = plan.scores(step.criterion, prune.statistics.gather(trained, digits, step.criterion.needs), trained)
+    keep = plan.keep(scores, np.full(len(scores), 0.4))
+    flags = plan.coupling.keep({g.name: k for g, k in zip(plan.groups, keep, strict=True)})
+    small, example = plan.apply(keep, trained), digits.example(4)
+    torch.testing.assert_close(small(example), masked_output(plan.coupling, flags, example), atol=1e-5, rtol=1e-5)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in trained.parameters())
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS if not structured(n)])
+def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
+    result = build(name, Budget(params=0.3), fine_tune=QUICK)(trained, digits)
+    sparsity = {row["layer"]: row["sparsity"] for row in result.report.entries[0].layers}
+    for layer, share in sparsity.items():
+        weight = result.model.tensor(f"{layer}.weight")
+        assert float((weight == 0).float().mean()) == pytest.approx(share, abs=1e-6)
+    assert evaluate(result.model, digits.val) > 80
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_deterministic_and_the_original_is_left_alone(name, trained, digits):
+    before = {k: v.clone() for k, v in trained.state_dict().items()}
+    budget = Budget(params=0.5)
+    first, second = (build(name, budget)(trained, digits).model.state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_impossible_budgets_say_what_could_be_met(name, trained, digits):
+    with pytest.raises(BudgetError, match=r"cannot be met: the least this network allows is \d"):
+        build(name, Budget(params=1e-4))(trained, digits)
+    with pytest.raises(BudgetError, match="already"):
+        build(name, Budget(params="10M"))(trained, digits)
+    with pytest.raises(PreconditionError, match="limits no cost"):
+        build(name, Budget(max_drop=1.0))(trained, digits)
+
+
+def test_several_limits_hold_together(trained, digits):
+    counted = profile(trained)
+    model = prune.l1_norm(Budget(macs=0.6, params=0.3))(trained, digits).model
+    assert profile(model).macs <= 0.6 * counted.macs
+    assert profile(model).params <= 0.3 * counted.params
+
+
+def test_measured_budgets_are_met_by_the_measurement(trained, digits):
+    seen = []
+
+    def size(model):
+        seen.append(sum(p.numel() * 4 for p in model.parameters()))
+        return float(seen[-1])
+
+    result = prune.fpgm(Budget(size=0.5), measure={"size": size})(trained, digits)
+    assert size(result.model) <= 0.5 * seen[0]
+    with pytest.raises(PreconditionError, match="latency budget needs a measurement"):
+        prune.fpgm(Budget(latency="1ms"))(trained, digits)
+
+
+def test_counts_round_to_a_multiple_and_patterns_exclude(trained, digits):
+    unit = Channels(round_to=8, exclude=("layers.0*",))
+    result = prune.l1_norm(Budget(macs=0.6), unit=unit)(trained, digits)
+    for row in result.report.entries[0].layers:
+        assert row["channels_after"] % 8 == 0 or row["channels_after"] == row["channels_before"]
+    kept = Coupling(trained)
+    whole = [g for g in kept.groups if any(layer.startswith("layers.0") for layer in g.layers)]
+    small = result.model
+    for group in whole:
+        for slot in group.slots:
+            if slot.role == "out":
+                assert small.tensor(slot.tensor).shape[slot.dim] == trained.tensor(slot.tensor).shape[slot.dim]
+
+
+def test_training_schedules_need_training_and_quantized_networks_are_refused(trained, digits):
+    from dataclasses import replace
+
+    from lilliput import quantize
+
+    with pytest.raises(PreconditionError, match="pass fine_tune"):
+        replace(prune.sfp(Budget(macs=0.5)), recover=None)(trained, digits)
+    quantized = quantize.static(samples=64)(trained, digits).model
+    with pytest.raises(PreconditionError, match="prune first, then quantize"):
+        prune.fpgm(Budget(macs=0.5))(quantized, digits)
+
+
+def test_norm_scales_need_batch_norm(digits):
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20), torch.nn.ReLU(), torch.nn.Linear(20, 10))
+    with pytest.raises(PreconditionError, match="no batch norm"):
+        prune.network_slimming(Budget(macs=0.5), train=QUICK)(trace(plain, digits.example()), digits)
+
+
+def test_element_excludes_layers(trained, digits):
+    result = prune.magnitude_global(Budget(params=0.5), unit=Element(exclude=("fc*", "head*", "classifier*", "linear*")))(trained, digits)
+    dense = {n for n, p in result.model.named_parameters() if p.ndim == 2}
+    assert all(bool((result.model.tensor(n) != 0).all()) for n in dense)
