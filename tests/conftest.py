@@ -10,6 +10,7 @@ import torch
 from lilliput.core import seed_everything
 
 torch.set_num_threads(1)
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]  # doctests of several modules of one name collide
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.masked import masked_output
+
 from lilliput import methods, prune
 from lilliput.core import Budget, BudgetError, PreconditionError
 from lilliput.graph import Coupling, profile, trace

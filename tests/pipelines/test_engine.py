@@ -37,7 +37,7 @@ def figures(run: Run) -> list[dict[str, float]]:
 
 
 def run_in(folder: Path) -> Run:
-    from conftest import NETS, TEXT
+    from tinyrun import NETS, TEXT
 
     (folder / "tinynets.py").write_text(NETS)
     before = Path.cwd()
@@ -199,7 +199,7 @@ def test_training_the_original_goes_on_from_its_checkpoint(reference: Run, quick
 
 
 def test_a_killed_process_leaves_a_run_that_resumes(finished: Run, here: Path) -> None:
-    from conftest import TEXT
+    from tinyrun import TEXT
 
     (here / "tiny.yaml").write_text(TEXT)
     code = "import os, signal, sys; sys.path.insert(0, '.')\nfrom lilliput.pipelines import engine, run\nreal = run.write_text\n" \

@@ -57,7 +57,7 @@ def test_eight_bits_cost_less_than_a_point(digits, recipe):
     rows = {row["layer"]: row for row in entry.layers}
     assert rows["0"]["weight_bits"] == rows["0"]["activation_bits"] == 8
     assert rows["0"]["weight_sqnr_db"] > 35
-    assert 0 <= rows["0"]["saturation"] < (0.01 if recipe is minmax else 50)
+    assert 0 <= rows["0"]["saturation"] < (0.0001 if recipe is minmax else 0.5)
 
 
 def test_fewer_bits_lose_more(digits):

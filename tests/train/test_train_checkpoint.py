@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from train_toy import convnet, same_bits, toy
 
+from lilliput.core import describe
 from lilliput.core.errors import CorruptFileError, PreconditionError
 from lilliput.graph.trace import trace
 from lilliput.train import AdamW, Checkpoint, Cosine, Fit, Hook, OneCycle, State, fit
@@ -148,7 +149,7 @@ def test_damage_is_found_or_harmless(saved: bytes, tmp_path_factory: pytest.Temp
     whole = files.load(path)
     path.write_bytes(damaged)
     with contextlib.suppress(CorruptFileError):
-        assert files.describe(files.load(path)) == files.describe(whole)
+        assert describe(files.load(path)) == describe(whole)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + bytes(100)])

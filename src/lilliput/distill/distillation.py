@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -29,13 +30,14 @@ class Distillation:
     scheme: Scheme = field(default_factory=Offline)
     weight: float = 0.9
     fit: Fit = field(default_factory=Fit)
+    checkpoint: Path | None = None
     method: str = "distill.kd"
 
     def __post_init__(self) -> None:
         self._hook(self.teacher)
 
     def __repr__(self) -> str:
-        return f"Distillation({', '.join(f'{f.name}={record(getattr(self, f.name))}' for f in fields(self) if f.name != 'method')})"
+        return f"Distillation({', '.join(f'{f.name}={record(getattr(self, f.name))}' for f in fields(self) if f.name not in ('method', 'checkpoint'))})"
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """Trace, train, report; raises `PreconditionError` for data without classes and a teacher of other ones."""
@@ -44,7 +46,7 @@ class Distillation:
             raise PreconditionError(f"{self.method} compares class probabilities and {data.name} has no classes: use labelled data")
         student, teacher = trace(model, data.example()), trace(self.teacher, data.example())
         before = evaluate(student, data.val)
-        trained = fit(student, data, self.fit, hooks=(self._hook(teacher),))
+        trained = fit(student, data, self.fit, hooks=(self._hook(teacher),), checkpoint=self.checkpoint)
         after, taught = evaluate(trained.model, data.val), evaluate(teacher, data.val)
         notes = (f"validation accuracy: teacher {taught:.2f} %, student {before:.2f} % before and {after:.2f} % after", *_warnings(taught, before))
         entry = Entry(method=self.method, recipe=repr(self), metrics={"accuracy": after}, layers=_changes(student, trained), notes=notes,

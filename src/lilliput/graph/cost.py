@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from lilliput.graph.arithmetic import macs
@@ -24,18 +25,20 @@ class Cost:
         self.coupling = coupling
         batch = coupling.traced.example[0].shape[0] if coupling.traced.example[0].ndim else 1
         counts = [(macs(n, coupling.size_of), n) for n in coupling.traced.graph.nodes]
-        self._macs = [(count / batch, _loops(coupling, n)) for count, n in counts if count]
-        self._params = [(float(p.numel()), list(coupling.dims.get(name, {}).values()))
+        self._dims: dict[bytes, tuple[int, Ints]] = {}
+        self._macs = [(count / batch, self._numbers(_loops(coupling, n))) for count, n in counts if count]
+        self._params = [(float(p.numel()), self._numbers(list(coupling.dims.get(name, {}).values())))
                         for name, p in coupling.traced.named_parameters()]
+
+    def _numbers(self, dims: list[Ints]) -> list[int]:
+        """Each dimension by its number: a layer's output, its norm and the next layer's input share one."""
+        return [self._dims.setdefault(components.tobytes(), (len(self._dims), components))[0] for components in dims]
 
     def __call__(self, keep: Keep) -> dict[str, float]:
         """`{"macs", "params"}` of the network that `keep` leaves (one flag per component)."""
-        return {"macs": sum(count * _share(loops, keep) for count, loops in self._macs),
-                "params": sum(count * _share(dims, keep) for count, dims in self._params)}
-
-
-def _share(dims: list[Ints], keep: Keep) -> float:
-    return math.prod(float(keep[components].mean()) for components in dims)
+        share = [np.count_nonzero(keep[components]) / len(components) for _, components in self._dims.values()]
+        return {name: sum(count * math.prod(share[dim] for dim in dims) for count, dims in terms)
+                for name, terms in (("macs", self._macs), ("params", self._params))}
 
 
 def _loops(coupling: Coupling, node: fx.Node) -> list[Ints]:

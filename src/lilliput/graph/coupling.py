@@ -20,7 +20,7 @@ from lilliput.graph.labels import Field, varying
 from lilliput.graph.rules import RULES, Propagation, op_name, tensors
 from lilliput.graph.rules.movement import arithmetic_on_sizes, passthrough_module
 from lilliput.graph.shapes import shapes
-from lilliput.graph.trace import Traced
+from lilliput.graph.trace import Traced, collection_paused
 
 Ints = NDArray[np.int64]
 Keep = NDArray[np.bool_]
@@ -62,6 +62,7 @@ class Coupling:
     through them stays whole.
     """
 
+    @collection_paused()
     def __init__(self, traced: Traced) -> None:
         self.traced = traced
         self._p = propagate(traced)

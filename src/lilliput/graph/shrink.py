@@ -16,11 +16,12 @@ from lilliput.core.errors import BudgetError
 from lilliput.graph.coupling import Coupling, Ints, Keep
 from lilliput.graph.rules import argument, op_name
 from lilliput.graph.shapes import forget_shapes
-from lilliput.graph.trace import Traced
+from lilliput.graph.trace import Traced, collection_paused, own_copy
 
 aten = torch.ops.aten
 
 
+@collection_paused()
 def shrink(coupling: Coupling, keep: Keep, *, weights: Traced | None = None) -> Traced:
     """The network without the components where `keep` is False; shapes in tensors and operators follow.
 
@@ -28,9 +29,10 @@ def shrink(coupling: Coupling, keep: Keep, *, weights: Traced | None = None) -> 
     analysed one was trained since. Networks passed in are left as they were. Raises `BudgetError` when a tensor
     would lose its last channel.
     """
-    small = copy.deepcopy(coupling.traced if weights is None else weights)
+    source = coupling.traced if weights is None else weights
+    # A deep copy that finds every tensor made already: the ones that shrink are never copied at their full size.
+    small = copy.deepcopy(source, _tensors(source, coupling, keep))
     nodes = dict(zip(small.graph.nodes, coupling.traced.graph.nodes, strict=True))
-    _shrink_tensors(small, coupling, keep)
     for node, old in list(nodes.items()):
         if node.op == "call_function":
             rewrite = _REWRITES.get(op_name(node))
@@ -41,31 +43,31 @@ def shrink(coupling: Coupling, keep: Keep, *, weights: Traced | None = None) -> 
     return small
 
 
-def _shrink_tensors(small: Traced, coupling: Coupling, keep: Keep) -> None:
-    for name, dims in coupling.dims.items():
-        tensor = small.tensor(name).detach()
-        for dim, components in dims.items():
-            kept = keep[components]
-            if not kept.any():
-                raise BudgetError(f"{name} would lose its last channel; keep at least one unit of every group")
-            if not kept.all():
-                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(kept)))
-        if tensor.shape != small.tensor(name).shape:
-            for alias in _aliases(coupling.traced, name):
-                small.set_tensor(alias, tensor)
-            _retie(small, _aliases(coupling.traced, name))
+def _tensors(source: Traced, coupling: Coupling, keep: Keep) -> dict[int, Any]:
+    """The tensors of the smaller network, by the `id` of the one that each is made from; tied ones stay tied."""
+    made: dict[int, Any] = {}
+    kept = {name: _kept(name, dims, keep) for name, dims in coupling.dims.items()}
+    named = [*source.named_parameters(remove_duplicate=False), *source.named_buffers(remove_duplicate=False)]
+    for name, tensor in sorted(named, key=lambda pair: pair[0] not in kept):
+        if id(tensor) not in made:
+            made[id(tensor)] = _selected(tensor, kept.get(name, {}))
+    return made
 
 
-def _aliases(traced: Traced, name: str) -> list[str]:
-    tensor = traced.tensor(name)
-    names = [n.target for n in traced.graph.nodes if n.op == "get_attr"]
-    return list(dict.fromkeys([name, *(str(t) for t in names if traced.tensor(str(t)) is tensor)]))
+def _kept(name: str, dims: dict[int, Ints], keep: Keep) -> dict[int, torch.Tensor]:
+    """Indices that stay, for every dimension that loses some."""
+    flags = {dim: keep[components] for dim, components in dims.items()}
+    if not all(kept.any() for kept in flags.values()):
+        raise BudgetError(f"{name} would lose its last channel; keep at least one unit of every group")
+    return {dim: torch.from_numpy(np.flatnonzero(kept)) for dim, kept in flags.items() if not kept.all()}
 
 
-def _retie(small: Traced, names: list[str]) -> None:
-    for other in names[1:]:
-        owner, _, leaf = other.rpartition(".")
-        setattr(small.get_submodule(owner), leaf, small.tensor(names[0]))
+def _selected(tensor: torch.Tensor, indices: dict[int, torch.Tensor]) -> torch.Tensor:
+    value = tensor.detach()
+    for dim, index in indices.items():
+        value = value.index_select(dim, index.to(value.device))
+    value = value if indices else own_copy(value)
+    return torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
 
 
 class _Site:

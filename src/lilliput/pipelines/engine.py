@@ -82,7 +82,8 @@ class Engine:
                 self.say(f"{self.folder} is done already")
                 return run
         data = load_data(self.recipe.data)
-        found = models.for_data(self.recipe.model, data, weights=self.recipe.weights, seed=self.recipe.seed)
+        found = models.for_data(self.recipe.model, data, weights=self.recipe.weights, seed=self.recipe.seed,
+                                options=self.recipe.options)
         traced = trace(found.model, data.example())
         recipe = self.recipe
         baseline.training(recipe)
@@ -159,7 +160,8 @@ class Engine:
             sha256={"model": str(sha256(model_file)), "onnx": str(sha256(onnx_file))})
         report = Report() if not rows else Report(run.report().entries[: index - 1])
         if entry is not None:
-            report += Report((replace(entry, metrics={**entry.metrics, **metrics}),))
+            report += Report((replace(entry, metrics={**entry.metrics, **metrics},
+                                      layers=measure.with_costs(entry.layers, model, data)),))
         run.write((*rows, row), report)
         self.say(f"  {summary(metrics)}")
         return (*rows, row)

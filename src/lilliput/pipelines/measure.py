@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,11 +15,25 @@ from lilliput.deploy import onnx, runtime
 from lilliput.graph import latency, trace
 from lilliput.graph.profile import profile
 
+Row = dict[str, Any]
+
 
 def structure(model: nn.Module, data: Data) -> dict[str, float]:
     """`params`, `macs` of one sample and `peak_memory` in bytes."""
     found = profile(trace(model, data.example()), data.example(1))
     return {"params": float(found.params), "macs": float(found.macs), "peak_memory": float(found.peak_memory)}
+
+
+def with_costs(rows: Sequence[Row], model: nn.Module, data: Data) -> tuple[Row, ...]:
+    """A step's rows, each with the `params` and `macs` its layer has after the step; layers without a row get one."""
+    costs: dict[str, Row] = {}
+    for layer in profile(trace(model, data.example()), data.example(1)).layers:
+        if layer.params or layer.macs:
+            row = costs.setdefault(layer.layer, {"layer": layer.layer, "params": 0, "macs": 0})
+            row["params"], row["macs"] = row["params"] + layer.params, row["macs"] + layer.macs
+    for row in rows:
+        costs[str(row["layer"])] = {**costs.get(str(row["layer"]), {}), **row}
+    return tuple(costs.values())
 
 
 def figures(model: nn.Module, file: Path, data: Data) -> dict[str, float]:

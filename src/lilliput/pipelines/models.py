@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,10 @@ class Found:
 
 
 def find(reference: str, *, num_classes: int | None = None, input_shape: Sequence[int] = (), weights: str | None = None,
-         seed: int = 0) -> Found:
+         seed: int = 0, options: Mapping[str, Any] | None = None) -> Found:
     """Build or load the model that `reference` names; random initial weights follow `seed`.
 
-    A factory receives `num_classes`, `in_chans` and `image_size` where it takes them. `weights` is a file with a state dict.
+    A factory receives `num_classes`, `in_chans` and `image_size` where it takes them, and `options` (`{"width": 2}`). `weights` is a file with a state dict.
     Raises `UnknownNameError` with the nearest names, `PreconditionError` where no model comes of it.
     """
     seed_everything(seed)
@@ -43,16 +44,18 @@ def find(reference: str, *, num_classes: int | None = None, input_shape: Sequenc
     if suffix == ".pt2":
         found = Found(_saved(reference), True)
     else:
-        found = Found(_resolve(reference, num_classes, input_shape, seed), ":" in reference)
+        found = Found(_resolve(reference, num_classes, input_shape, seed, options), ":" in reference)
     if weights is not None:
         _load_weights_(found.model, weights)
         return Found(found.model, True)
     return found
 
 
-def for_data(reference: str, data: Data, *, weights: str | None = None, seed: int = 0) -> Found:
+def for_data(reference: str, data: Data, *, weights: str | None = None, seed: int = 0,
+             options: Mapping[str, Any] | None = None) -> Found:
     """`find` with the classes and channels of `data`; raises `DataError` where model and data do not fit together."""
-    found = find(reference, num_classes=data.num_classes or None, input_shape=data.input_shape, weights=weights, seed=seed)
+    found = find(reference, num_classes=data.num_classes or None, input_shape=data.input_shape, weights=weights, seed=seed,
+                 options=options)
     check_fit(found.model, reference, data)
     return found
 
@@ -86,13 +89,14 @@ def _saved(reference: str) -> nn.Module:
     return read_network(Path(reference))
 
 
-def _resolve(reference: str, num_classes: int | None, shape: Sequence[int], seed: int) -> nn.Module:
+def _resolve(reference: str, num_classes: int | None, shape: Sequence[int], seed: int, options: Mapping[str, Any] | None) -> nn.Module:
     """Through the zoo; as for a script, the working folder is a place to import from."""
     here = str(Path.cwd())
     size = shape[-1] if len(shape) == 3 and shape[-1] == shape[-2] else None
     sys.path.insert(0, here)
     try:
-        return zoo.resolve(reference, num_classes=num_classes, in_chans=shape[0] if shape else None, image_size=size, seed=seed)
+        return zoo.resolve(reference, num_classes=num_classes, in_chans=shape[0] if shape else None, image_size=size, seed=seed,
+                           options=options)
     finally:
         sys.path.remove(here)
 

@@ -2,6 +2,7 @@
 
     name: fashion-half            # optional
     model: resnet20               # a zoo name, package.module:factory or model.pt2
+    options: {width: 1.0}         # optional, what a zoo family or factory takes
     data: fashion_mnist
     seed: 0
     train: {epochs: 10}           # how the original is trained, where it comes without weights
@@ -90,6 +91,7 @@ class Recipe(BaseModel):
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     model: str = Field(min_length=1)
+    options: dict[str, bool | int | float] = Field(default_factory=dict)
     weights: str | None = None
     data: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -60,7 +60,7 @@ class Magnitude:
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:  # noqa: ARG002
         """Scores; larger matters more."""
-        return layer.weight.abs().pow(self.p)
+        return layer.weight.abs() if self.p == 1 else layer.weight.abs().pow_(self.p)
 
 
 @dataclass(frozen=True)

@@ -65,5 +65,5 @@ def layer_rows(traced: Traced, data: Any, *, samples: int = 32) -> tuple[Row, ..
         kind = "weight" if quantizer.weight else "activation"
         row[f"{kind}_bits"], row[f"{kind}_sqnr_db"] = quantizer.grid.bits, tally.sqnr
         if not quantizer.weight:
-            row["saturation"] = 100 * tally.beyond / max(tally.count, 1)
+            row["saturation"] = tally.beyond / max(tally.count, 1)
     return tuple(rows.values())

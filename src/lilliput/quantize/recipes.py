@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lilliput.quantize.bits import Uniform
 from lilliput.quantize.estimators import LSQ, StraightThrough
 from lilliput.quantize.posttraining import Static, static
@@ -36,20 +38,20 @@ def entropy(*, weights: int = 8, activations: int = 8, samples: int = 512, exclu
 
 
 def qat(*, weights: int = 8, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
-        exclude: tuple[str, ...] = ()) -> Train:
+        exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
     """Training with simulated integers. Axes: integer grid, moving extremes, nearest, uniform, straight-through.
 
     What departs from the paper stands at `Train`. (jacob2018quantization)
     """
     scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
-    return train_quantized(estimator=StraightThrough(), scheme=scheme, fit=fit, hooks=hooks)
+    return train_quantized(estimator=StraightThrough(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)
 
 
 def lsq(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
-        exclude: tuple[str, ...] = ()) -> Train:
+        exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
     """Learned step sizes; first and last layer at 8 bits. Axes: integer grid, learned, nearest, uniform, LSQ.
 
     What departs from the paper stands at `LSQ` and `Train`. (esser2020lsq)
     """
     scheme = Scheme(ranges=MSE(), bits=Uniform(weights=weights, activations=activations, ends=8), exclude=exclude)
-    return train_quantized(estimator=LSQ(), scheme=scheme, fit=fit, hooks=hooks)
+    return train_quantized(estimator=LSQ(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,12 +103,13 @@ class Train:
     fit: Fit = field(default_factory=_fine_tuning)
     hooks: tuple[Hook, ...] = ()
     samples: int = 512
+    checkpoint: Path | None = field(default=None, repr=False)
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """The trained simulated quantized network, after the last epoch."""
         started = time.perf_counter()
         quantized, notes = equip(model, data, self.scheme, estimator=self.estimator, samples=self.samples)
-        trained = fit(quantized, data, self.fit, hooks=(Aware(), *self.hooks)).model.eval()
+        trained = fit(quantized, data, self.fit, hooks=(Aware(), *self.hooks), checkpoint=self.checkpoint).model.eval()
         assert isinstance(trained, Traced)
         method = "quantize.qat" if isinstance(self.estimator, StraightThrough) else f"quantize.{type(self.estimator).__name__.lower()}"
         entry = Entry(method=method, recipe=repr(self), layers=layer_rows(trained, data), notes=tuple(notes),
@@ -116,6 +118,6 @@ class Train:
 
 
 def train(*, estimator: Estimator = StraightThrough(), scheme: Scheme = Scheme(), fit: Fit | None = None,
-          hooks: tuple[Hook, ...] = (), samples: int = 512) -> Train:
+          hooks: tuple[Hook, ...] = (), samples: int = 512, checkpoint: Path | None = None) -> Train:
     """Quantization-aware training with any estimator, on any scheme."""
-    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, samples=samples)
+    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, samples=samples, checkpoint=checkpoint)

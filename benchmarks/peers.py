@@ -1,0 +1,30 @@
+"""Running peers: scripts `peer_*.py` in `.venv-peers`, an environment of their own that `make bench` creates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).resolve().parent.parent
+PEERS = HOME / ".venv-peers" / "bin" / "python"
+
+
+def run(module: str, *arguments: str, peer: bool = False, threads: int = 2) -> Any:
+    """What `python -m benchmarks.MODULE ARGUMENTS` prints as its last line, read as JSON, in a fresh process.
+
+    Raises `RuntimeError` with the process's last words when it fails.
+    """
+    python = PEERS if peer else Path(sys.executable)
+    if not python.exists():
+        raise RuntimeError("there is no .venv-peers: `make bench` makes it")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([str(python), "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True, cwd=HOME,
+                          env=environment, check=False)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed: {done.stderr.strip()[-800:]}")
+    return json.loads(lines[-1])
