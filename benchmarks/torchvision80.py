@@ -40,11 +40,12 @@ def _measure(name: str, out: dict[str, Any]) -> None:
     out["trace_seconds"] = round(time.perf_counter() - began, 2)
     with torch.no_grad():
         out["trace_difference"] = float((traced(example) - model(example)).abs().max())
-    # The metadata counts at the size of its weights' transforms, which for some is not 224.
-    size = torchvision_models.models().get_model_weights(name).DEFAULT.transforms().crop_size[0]
     counted = profile(traced)
-    out |= {"params": counted.params, "params_published": meta["num_params"], "gmacs": counted.macs / 1e9,
-            "gmacs_published": meta["_ops"], "size": example.shape[-1], "size_published": size}
+    # The metadata counts at the size of its weights' transforms, which for some is not that of the architecture.
+    size = torchvision_models.models().get_model_weights(name).DEFAULT.transforms().crop_size[0]
+    published = counted if size == example.shape[-1] else profile(trace(model, torch.zeros(2, 3, size, size)))
+    out |= {"params": counted.params, "params_published": meta["num_params"], "gmacs": published.macs / 1e9,
+            "gmacs_published": meta["_ops"], "size_published": size}
     del model
     began = time.perf_counter()
     coupling = Coupling(traced)

@@ -140,3 +140,22 @@ def test_element_excludes_layers(trained, digits):
     result = prune.magnitude_global(Budget(params=0.5), unit=Element(exclude=("fc*", "head*", "classifier*", "linear*")))(trained, digits)
     dense = {n for n, p in result.model.named_parameters() if p.ndim == 2}
     assert all(bool((result.model.tensor(n) != 0).all()) for n in dense)
+
+
+def test_sensitivity_is_the_rise_of_the_loss_with_one_group_gone(trained, digits):
+    step = prune.l1_norm(Budget(macs=0.6))
+    result = step(trained, digits)
+    rows = {row["layer"]: row for row in result.report.entries[0].layers}
+    assert all("sensitivity" in row for row in rows.values() if row["channels_after"] < row["channels_before"])
+    plan = step.unit.plan(trained)
+    scores = plan.scores(step.criterion, prune.Stats(), trained)
+    keep = plan.everything()
+    keep[0] = plan.keep(scores, np.full(len(scores), 0.5))[0]
+    from lilliput.prune.sensitivity import sensitivity
+
+    rises = sensitivity(plan, keep, trained, digits, batches=1)
+    inputs, targets = next(digits.val.batches(128))
+    with torch.no_grad():
+        losses = [float(torch.nn.functional.cross_entropy(m.eval()(inputs), targets)) for m in (plan.apply(keep, trained), trained)]
+    assert rises[0] == pytest.approx(losses[0] - losses[1], rel=1e-3, abs=1e-5)
+    assert rises[1:] == [0.0] * (len(rises) - 1)

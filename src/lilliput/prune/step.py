@@ -18,6 +18,7 @@ from lilliput.prune.criteria import Criterion
 from lilliput.prune.fitting import Measure, Target, meet
 from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks
 from lilliput.prune.schedules import OneShot, Schedule
+from lilliput.prune.sensitivity import sensitivity
 from lilliput.prune.statistics import gather
 from lilliput.prune.units import Channels, Element, Plan, Scores
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
@@ -71,7 +72,8 @@ class Prune:
         scores = plan.scores(self.criterion, stats, traced)
         amount, keep = meet(plan, scores, self.allocation, target, traced)
         small, keep = self._carried_out(plan, target, traced, amount, keep, data)
-        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep)), promised=dict(target.limits),
+        rises = None if data is None else sensitivity(plan, keep, traced, data)
+        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep, rises)), promised=dict(target.limits),
                       measured=target.cost(plan, keep, lambda: small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
                       seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))

@@ -50,8 +50,8 @@ class Plan(Protocol):
         """Expand: the pruned network, with the weights of `traced`."""
         ...
 
-    def rows(self, keep: Sequence[Keep]) -> list[Row]:
-        """A row per layer for the report."""
+    def rows(self, keep: Sequence[Keep], sensitivity: Sequence[float] | None = None) -> list[Row]:
+        """A row per layer for the report; with `sensitivity` per group where it was measured."""
         ...
 
     def notes(self) -> tuple[str, ...]:
@@ -161,13 +161,17 @@ class ChannelPlan:
         """The smaller network, with the weights of `traced` (the planned network, perhaps trained since)."""
         return shrink(self.coupling, self._flags(keep), weights=traced)
 
-    def rows(self, keep: Sequence[Keep]) -> list[Row]:
+    def rows(self, keep: Sequence[Keep], sensitivity: Sequence[float] | None = None) -> list[Row]:
         """Channels before and after, per layer."""
         flags, rows = self._flags(keep), []
+        rises: dict[str, float] = {}
+        for group, rise in zip(self.groups, sensitivity or (), strict=False):
+            rises |= {layer: max(rise, rises.get(layer, rise)) for layer in group.layers}
         for (tensor, dim) in dict.fromkeys((s.tensor, s.dim) for g in self.groups for s in g.slots if s.role == "out"):
             components = self.coupling.dims[tensor][dim]
-            rows.append({"layer": tensor.rpartition(".")[0] or tensor, "channels_before": len(components),
-                         "channels_after": int(flags[components].sum())})
+            layer = tensor.rpartition(".")[0] or tensor
+            rows.append({"layer": layer, "channels_before": len(components), "channels_after": int(flags[components].sum()),
+                         **({"sensitivity": rises[layer]} if layer in rises else {})})
         return rows
 
     def notes(self) -> tuple[str, ...]:
@@ -258,9 +262,12 @@ class ElementPlan:
             out.set_tensor(name, out.tensor(name).detach() * mask)
         return out
 
-    def rows(self, keep: Sequence[Keep]) -> list[Row]:
+    def rows(self, keep: Sequence[Keep], sensitivity: Sequence[float] | None = None) -> list[Row]:
         """Sparsity per layer."""
-        return [{"layer": n.rpartition(".")[0], "sparsity": float((~k).mean())} for n, k in zip(self.names, keep, strict=True)]
+        rows: list[Row] = [{"layer": n.rpartition(".")[0], "sparsity": float((~k).mean())} for n, k in zip(self.names, keep, strict=True)]
+        for row, rise in zip(rows, sensitivity or (), strict=False):
+            row["sensitivity"] = rise
+        return rows
 
     def notes(self) -> tuple[str, ...]:
         """Nothing is left unresolved."""

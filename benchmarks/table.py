@@ -1,0 +1,135 @@
+"""The table of figures in `benchmarks/README.md`, written from the result files.
+
+    python -m benchmarks.table [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).resolve().parent
+_BEGIN, _END = "<!-- table -->", "<!-- end of table -->"
+Rows = dict[str, dict[str, Any]]
+Cell = tuple[str, str, bool]
+"""What was measured, what the peer reached, whether the bar is met."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One row of the table; `cell` reads it from the rows of `benchmarks/results/FILE.json`."""
+
+    name: str
+    bar: str
+    file: str
+    cell: Callable[[Rows], Cell]
+
+
+def _traced(rows: Rows) -> Cell:
+    models = list(rows.values())
+    good = [r for r in models if "error" not in r and r["params"] == r["params_published"]]
+    same = [r for r in good if r["size"] == r["size_published"]]
+    near = [r for r in same if abs(r["gmacs"] / r["gmacs_published"] - 1) <= 0.01]
+    text = f"{len(good)}/{len(models)} with exact parameters; MACs within 1% for {len(near)} of {len(same)} counted at the published size"
+    return text, "", len(good) == len(models) == 80
+
+
+def _pruned(rows: Rows) -> Cell:
+    good = [r for r in rows.values() if "error" not in r and r["gradients"] and r["difference"] <= 1e-4 * max(1.0, r["output_scale"])]
+    return f"{len(good)}/{len(rows)}", "", len(good) == len(rows) == 80
+
+
+def _prune_time(model: str) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        r = rows[model]
+        return (f"{r['warm']:.2f} s warm, {r['cold']:.2f} s the first time in a process",
+                f"{r['peer']}: {r['peer_warm']:.2f} s, {r['peer_cold']:.2f} s", r["warm"] <= 1.5)
+
+    return cell
+
+
+def _halved(rows: Rows) -> Cell:
+    found = {name: r for name, r in rows["l1_norm"].items() if name.startswith("round_to_")}
+    text = ", ".join(f"{r['ratio']:.2f}x ({name.rpartition('_')[2]})" for name, r in found.items())
+    return f"{text}; in brackets the multiple that channels are rounded to", "", min(r["high"] for r in found.values()) <= 0.62
+
+
+def _int8(model: str) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        r = rows[model]
+        others = {tool: r[tool] for tool in ("ort_s8", "ort_u8", "nncf") if tool in r}
+        ort = [other for tool, other in others.items() if tool.startswith("ort")]
+        worst = max(other["ours_takes"][0] for other in ort)
+        agreement = max(other["agreement"] for other in ort)
+        theirs = "; ".join(f"{tool}: ours takes {o['ours_takes'][0]:.3f}x of it, agreement {o['agreement']:.2f}%" for tool, o in others.items())
+        text = (f"{worst:.3f}x of the faster; agreement {r['ours']['agreement']:.2f}%; "
+                f"{1 / r['float']['ours_takes'][0]:.2f}x faster than fp32")
+        return text, theirs, worst <= 1.02 and r["ours"]["agreement"] >= agreement
+
+    return cell
+
+
+def _memory(rows: Rows) -> Cell:
+    text = ", ".join(f"{name} {100 * (r['ratio'] - 1):+.1f}%" for name, r in rows.items())
+    return text, "", all(r["ratio"] <= 1.05 for r in rows.values())
+
+
+def _import(rows: Rows) -> Cell:
+    r = rows["import lilliput"]
+    return f"{r['median']:.3f} s (median of 10 processes)", "", r["median"] < 0.3 and not r["imports_torch"]
+
+
+FIGURES = (
+    Figure(name="torchvision's 80 classification models: trace and profile", bar="80/80, parameters exact", file="torchvision80", cell=_traced),
+    Figure(name="the same, pruned to half the channels: equal to the masked network, and trains", bar="80/80", file="torchvision80",
+           cell=_pruned),
+    Figure(name="ResNet-50 pruned to half the channels, tracing included", bar="<= 1.5 s", file="prune_time", cell=_prune_time("resnet50")),
+    Figure(name="ViT-B/16 pruned to half the channels, tracing included", bar="<= 1.5 s", file="prune_time", cell=_prune_time("vit_b_16")),
+    Figure(name="ResNet-18 at 224², MACs halved: latency, one thread", bar="<= 0.62x", file="resnet18_latency", cell=_halved),
+    Figure(name="int8 ResNet-18 at 224²: latency and agreement with fp32", bar="<= 1.02x of ONNX Runtime's, agreement >= its", file="int8",
+           cell=_int8("resnet18")),
+    Figure(name="int8 MobileNetV2 at 224²: latency and agreement with fp32", bar="<= 1.02x of ONNX Runtime's, agreement >= its", file="int8",
+           cell=_int8("mobilenet_v2")),
+    Figure(name="calibration on 4,096 samples instead of 64: peak memory", bar="within 5%", file="calibration_memory", cell=_memory),
+    Figure(name="`import lilliput`", bar="< 0.3 s", file="import_time", cell=_import),
+)
+
+
+def table(results: Path) -> str:
+    """The table in Markdown; a figure without its result file is marked as not measured."""
+    lines = ["| figure | bar | measured | peer | met | command |", "|---|---|---|---|---|---|"]
+    machines = set()
+    for figure in FIGURES:
+        path = results / f"{figure.file}.json"
+        measured, peer, met = "not measured", "", "no"
+        if path.exists():
+            found = json.loads(path.read_text())
+            machines.add(", ".join(f"{key} {value}" for key, value in found["environment"].items() if key != "threads"))
+            try:
+                measured, peer, good = figure.cell(found["rows"])
+                met = "yes" if good else "no"
+            except KeyError as missing:
+                measured = f"not measured ({missing.args[0]})"
+        lines.append(f"| {figure.name} | {figure.bar} | {measured} | {peer} | {met} | `benchmarks.{figure.file}` |")
+    return "\n".join([*lines, "", *(f"Measured with: {machine}." for machine in sorted(machines))])
+
+
+def main() -> int:
+    """Write the table, or with `--check` say whether it is current."""
+    readme = HOME / "README.md"
+    text = readme.read_text()
+    before, _, rest = text.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    new = f"{before}{_BEGIN}\n{table(HOME / 'results')}\n{_END}{after}"
+    if "--check" in sys.argv[1:]:
+        return int(new != text)
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Sensitivity: what each group's removal alone costs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lilliput.graph import Traced
+from lilliput.graph.coupling import Keep
+from lilliput.prune.hooks import apply_masks_
+from lilliput.prune.units import Plan
+from lilliput.train import Dataset, evaluating
+
+
+def sensitivity(plan: Plan, keep: Sequence[Keep], traced: Traced, data: Dataset, *, batches: int = 2) -> list[float]:
+    """Rise of the mean validation loss when only one group loses what `keep` removes from it, per group.
+
+    Cross entropy in nats for data with classes, squared error otherwise; on `batches` batches of 128 samples, without
+    recovery. Removed channels are silenced, so nothing is traced anew.
+    """
+    samples = list(islice(data.val.batches(128), batches))
+    model = copy.deepcopy(traced)
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+
+    def loss() -> float:
+        total, count = 0.0, 0
+        for inputs, targets in samples:
+            outputs: Tensor = model(inputs)
+            value = F.cross_entropy(outputs, targets) if data.num_classes else F.mse_loss(outputs, targets)
+            total, count = total + float(value) * len(inputs), count + len(inputs)
+        return total / count
+
+    everything, rises = plan.everything(), []
+    with torch.no_grad(), evaluating(model):
+        base = loss()
+        for index, kept in enumerate(keep):
+            if kept.all():
+                rises.append(0.0)
+                continue
+            masks = plan.masks([kept if i == index else whole for i, whole in enumerate(everything)])
+            before = {name: tensors[name].clone() for name in masks}
+            apply_masks_(model, masks)
+            rises.append(loss() - base)
+            for name, value in before.items():
+                tensors[name].copy_(value)
+    return rises
