@@ -7,7 +7,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 PEERS := $(wildcard benchmarks/peers.txt)
-BENCHMARKS := $(sort $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py)))))
+# Modules under benchmarks/ with a `main`; the others there are their parts.
+BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 torchvision80 fashion
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench docs clean
@@ -38,7 +39,7 @@ $(VENV)/.installed: $(VENV)/.made $(SOURCES)
 	$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# torchvision is for tests alone. Its wheels name a CUDA build of torch, so its dependencies stay out.
+# torchvision is for tests and benchmarks alone. Its wheels name a CUDA build of torch, so its dependencies stay out.
 $(VENV)/.tests: $(VENV)/.installed
 	$(PIP) --no-deps torchvision==0.29.2
 	@touch $@
@@ -50,6 +51,7 @@ $(VENV)/.docs: $(VENV)/.installed
 .venv-peers/.installed: $(VENV)/.made $(PEERS)
 	@$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(addprefix -r ,$(PEERS))
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps torchvision==0.29.2
 	@touch $@
 
 install: $(VENV)/.installed
@@ -71,6 +73,7 @@ bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)
 	@mkdir -p benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name --json benchmarks/results/$$name.json; done
+	@$(PY) -m benchmarks.table
 
 docs: $(VENV)/.docs
 	$(PY) -m mkdocs build --strict

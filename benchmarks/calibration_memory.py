@@ -22,7 +22,7 @@ _WORKER = "--worker"
 
 def row(method: str) -> dict[str, Any]:
     """Peaks in MiB and their ratio."""
-    few, many = (run("calibration_memory", _WORKER, method, str(samples)) for samples in (_FEW, _MANY))
+    few, many = (run("calibration_memory", _WORKER, method, str(samples), threads=1) for samples in (_FEW, _MANY))
     return {"method": method, "peak_64": few["peak"], "peak_4096": many["peak"], "ratio": round(many["peak"] / few["peak"], 4),
             "before": few["before"], "growth_64": round(few["peak"] - few["before"], 1),
             "growth_4096": round(many["peak"] - many["before"], 1)}
@@ -39,7 +39,7 @@ def _worker(method: str, samples: int) -> None:
     from lilliput import data, quantize, zoo
     from lilliput.graph import trace
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     fashion = data.load("fashion_mnist")
     model = trace(zoo.create("resnet20", num_classes=10, in_chans=1, seed=0), fashion.example())
     step = getattr(quantize, method)(samples=samples)

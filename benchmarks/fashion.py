@@ -16,13 +16,19 @@ import numpy as np
 from benchmarks.cache import cached
 from benchmarks.results import main
 from lilliput import data, distill, prune, quantize, zoo
-from lilliput.core import Budget
+from lilliput.core import Budget, chain, describe
 from lilliput.deploy import onnx
 from lilliput.deploy.runtime import Session
 from lilliput.graph import Traced, latency, profile, trace
 from lilliput.train import SGD, Cosine, Fit, fit
 
 SEEDS = (0, 1, 2)
+# Widths in sixteens first: the integer kernels take as long for 11 channels as for 16. Then what is still missing to
+# half the MACs, from one block of the first stage alone, so that the other widths stay as they are.
+STEPS = (
+    prune.fpgm(Budget(macs=0.525), unit=prune.Channels(round_to=16)),
+    prune.fpgm(Budget(macs=15.5e6), unit=prune.Channels(round_to=4, exclude=("conv1", "layer1.[01].conv1", "layer2*", "layer3*"))),
+)
 
 
 def baseline_fit(seed: int) -> Fit:
@@ -32,7 +38,7 @@ def baseline_fit(seed: int) -> Fit:
 
 def distil_fit(seed: int) -> Fit:
     """How the pruned network is trained from its original."""
-    return Fit(epochs=6, optimizer=SGD(lr=0.05), schedule=Cosine(warmup=0.05), precision="bf16-mixed", seed=seed, channels_last=True)
+    return Fit(epochs=5, optimizer=SGD(lr=0.05), schedule=Cosine(warmup=0.05), precision="bf16-mixed", seed=seed, channels_last=True)
 
 
 def original(seed: int) -> Traced:
@@ -52,15 +58,15 @@ def small(seed: int) -> Traced:
     """The network at half the MACs, distilled from its original."""
     fashion = data.load("fashion_mnist")
     teacher = original(seed)
-    step = prune.fpgm(Budget(macs=0.5))
+    pruning = chain(*STEPS)
 
     def make(checkpoint: Path) -> Traced:
-        pruned = step(teacher, fashion).model
+        pruned = pruning(teacher, fashion).model
         out = distill.kd(teacher=teacher, fit=distil_fit(seed), checkpoint=checkpoint)(pruned, fashion).model
         assert isinstance(out, Traced)
         return out
 
-    return cached(f"resnet20-fashion-small-{seed}", f"resnet20 fpgm 0.5 kd 4 0.9 {baseline_fit(seed)!r} {distil_fit(seed)!r}", make)
+    return cached(f"resnet20-fashion-small-{seed}", f"{describe(STEPS)} kd 4 0.9 {baseline_fit(seed)!r} {distil_fit(seed)!r}", make)
 
 
 def row(case: str) -> dict[str, Any]:

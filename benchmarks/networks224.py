@@ -24,7 +24,7 @@ from lilliput.train import AdamW, Cosine, Fit, fit, recalibrate_batchnorm
 NAMES = ("resnet18", "mobilenet_v2")
 SIZE = 224
 _FIT = Fit(epochs=1, batch_size=64, optimizer=AdamW(lr=2e-3), schedule=Cosine(warmup=0.1), seed=0, channels_last=True)
-_SMALL, _TRAIN, _FITTED, _VAL, HELD_OUT = 64, 12800, 1024, 128, 1024
+_SMALL, _TRAIN, _FITTED, _VAL, HELD_OUT = 64, 9600, 1024, 128, 1024
 
 
 def _images(split: data.Split, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from networks import NETWORKS, build
@@ -117,3 +118,32 @@ def test_fixed_batch_is_noticed():
 
     traced = trace(Fixed(), torch.randn(2, 3, 4))
     assert not traced.dynamic_batch
+
+
+@pytest.mark.parametrize("writer", ["original", "copy"])
+def test_a_write_reaches_one_network_only(writer: str) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4))
+    model[0].bias = nn.Parameter(torch.from_numpy(np.ones(4, np.float32)))  # memory that torch cannot share lazily
+    traced = trace(model, torch.randn(2, 2, 8, 8))
+    written, other = (model, traced) if writer == "original" else (traced, model)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with torch.no_grad():
+        for tensor in written.state_dict().values():
+            tensor.add_(1)
+    after = other.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(not torch.equal(after[name], tensor) for name, tensor in written.state_dict().items())
+
+
+def test_modules_that_evaluation_does_not_use_are_left_out():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.extra = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.body(x)
+            return (x, self.extra(x)) if self.training else x
+
+    traced = trace(Auxiliary(), torch.randn(2, 3))
+    assert set(dict(traced.named_parameters())) == {"body.weight", "body.bias"}

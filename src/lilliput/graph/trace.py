@@ -116,7 +116,8 @@ def trace(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Traced:
 
     `example` is one input batch `(N, ...)`, or a tuple of them for several inputs; values do not matter. The
     caller's model is left as it was; the result owns copies of its tensors. Where the model fixes its batch
-    size, the traced one does too (`Traced.dynamic_batch`).
+    size, the traced one does too (`Traced.dynamic_batch`). Modules that evaluation does not use (auxiliary heads)
+    are left out.
 
     Raises `TraceError` with torch's reason and the model's line when `torch.export` refuses.
     """
@@ -133,6 +134,7 @@ def assemble(root: nn.Module, graph: fx.Graph, inputs: tuple[tuple[tuple[int, ..
     _functional(graph)
     traced = Traced(root, graph)
     traced.meta[_META] = {"inputs": inputs, "dynamic": dynamic}
+    traced.delete_all_unused_submodules()
     _own_tensors(traced)
     return traced
 
