@@ -132,11 +132,27 @@ def trace(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Traced:
 def assemble(root: nn.Module, graph: fx.Graph, inputs: tuple[tuple[tuple[int, ...], torch.dtype], ...], dynamic: bool) -> Traced:
     """A traced network from a module that holds the tensors and a graph over them; `inputs` are shapes and types."""
     _functional(graph)
+    _drop_unused(root, graph)
     traced = Traced(root, graph)
     traced.meta[_META] = {"inputs": inputs, "dynamic": dynamic}
-    traced.delete_all_unused_submodules()
     _own_tensors(traced)
     return traced
+
+
+def _drop_unused(root: nn.Module, graph: fx.Graph) -> None:
+    """Forget modules none of whose tensors is used, under any name: `GraphModule` keeps what its graph names."""
+    nodes = [n for n in graph.nodes if n.op == "get_attr"]
+    owners = {str(n.target).rpartition(".")[0] for n in nodes if n.users}
+    used = {id(_attribute(root, str(n.target))) for n in nodes if n.users}
+    for node in nodes:
+        name = str(node.target)
+        if name.rpartition(".")[0] not in owners and id(_attribute(root, name)) not in used:
+            graph.erase_node(node)
+
+
+def _attribute(root: nn.Module, name: str) -> Any:
+    owner, _, leaf = name.rpartition(".")
+    return getattr(root.get_submodule(owner), leaf)
 
 
 def export_program(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[torch.export.ExportedProgram, bool]:
