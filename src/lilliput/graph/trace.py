@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,14 @@ class Traced(fx.GraphModule):
     def dynamic_batch(self) -> bool:
         """Whether the first dimension of every input may vary."""
         return bool(self.meta[_META]["dynamic"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Traced:
+        with warnings.catch_warnings():
+            # torch's own deprecation, inside its copy of the call signature; nothing a user could act on.
+            warnings.simplefilter("ignore", FutureWarning)
+            copied = super().__deepcopy__(memo)
+        assert isinstance(copied, Traced)
+        return copied
 
     def train(self, mode: bool = True) -> Traced:
         """Switch every batch-norm and dropout node, then the submodules."""
