@@ -58,3 +58,8 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
     model = library.get_model(name, weights=None, **options).eval()
     size = {"inception_v3": 299, "vit_h_14": 224}.get(name, 224)
     return model, torch.randn(2, 3, size, size)
+
+
+def sized(name: str, model: nn.Module, size: int) -> nn.Module:
+    """The same architecture for inputs of `size`; vision transformers are built for one size."""
+    return models().get_model(name, weights=None, image_size=size).eval() if name.startswith("vit") else model
