@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +125,3 @@ class Prune:
         out = recalibrate_batchnorm(small, data.train)
         assert isinstance(out, Traced)
         return out
-
-
-Recipe = Callable[..., Prune]
