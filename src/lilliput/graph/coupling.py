@@ -84,7 +84,7 @@ class Coupling:
         for name, labels in self._p.whole.items():
             mapped = self.components[labels]
             for dim in _changing(mapped):
-                found.setdefault(name, {})[dim] = mapped[tuple(slice(None) if d == dim else 0 for d in range(mapped.ndim))]
+                found.setdefault(name, {})[dim] = _first_along(mapped, dim)
         return {name: dims for name, dims in found.items() if any(c.any() for c in dims.values())}
 
     def node_dims(self, node: fx.Node) -> dict[int, Ints] | list[dict[int, Ints]]:
@@ -98,7 +98,7 @@ class Coupling:
         if found is None:
             return {}
         mapped = self.components[found]
-        return {dim: mapped[tuple(slice(None) if d == dim else 0 for d in range(mapped.ndim))] for dim in _changing(mapped)}
+        return {dim: _first_along(mapped, dim) for dim in _changing(mapped)}
 
     def canonical(self, name: str) -> str:
         """The name under which a tensor's dimensions are listed: tied tensors share one."""
@@ -134,9 +134,14 @@ class Coupling:
     def _role(self, tensor: str, dim: int, producers: Mapping[tuple[str, int], Any]) -> str:
         if (tensor, dim) in producers:
             return "out"
-        if any(name == tensor for name, _ in producers):
+        if tensor in self._weights:
             return "in"
         return "norm" if tensor in self._norms else "other"
+
+    @cached_property
+    def _weights(self) -> frozenset[str]:
+        """Names of weights that make channels."""
+        return frozenset(name for name, _ in self._p.producers.values())
 
     @cached_property
     def _norms(self) -> frozenset[str]:
@@ -173,10 +178,10 @@ def propagate(traced: Traced) -> Propagation:
 
 def _apply_rule(p: Propagation, node: fx.Node) -> Any:
     rule = RULES.get(op_name(node))
-    if rule is not None and not arithmetic_on_sizes(p, node):
-        return rule(p, node)
     if arithmetic_on_sizes(p, node):
         return None
+    if rule is not None:
+        return rule(p, node)
     labelled = [n for n in tensors([*node.args, *node.kwargs.values()]) if p.field(n) is not None]
     for operand in labelled:
         p.pin(operand)

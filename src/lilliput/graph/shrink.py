@@ -125,14 +125,6 @@ def _view(site: _Site) -> None:
     _sizes(site, 1, "size")
 
 
-def _expand(site: _Site) -> None:
-    sizes = argument(site.new, 1, "size")
-    changed = site.kept(site.old)
-    if isinstance(sizes, (list, tuple)) and changed:
-        site.set_arg(1, "size", [-1 if s == -1 else (_scaled(site, s, *changed[d]) if d in changed else s)
-                                 for d, s in enumerate(sizes)])
-
-
 def _unflatten(site: _Site) -> None:
     axis = int(argument(site.new, 1, "dim")) % len(site.coupling.size_of(site.old.args[0]))  # type: ignore[arg-type]
     _sizes(site, 2, "sizes", offset=axis)
@@ -211,8 +203,7 @@ def _attention(site: _Site) -> None:
 
 
 _REWRITES: dict[str, Callable[[_Site], None]] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
-    **dict.fromkeys(("expand", "broadcast_to"), _expand),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "broadcast_to"), _view),
     "unflatten": _unflatten,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),

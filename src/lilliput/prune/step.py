@@ -13,7 +13,7 @@ from lilliput.core import Budget, Entry, PreconditionError, Report, Result, desc
 from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
 from lilliput.prune.allocation import Allocation, uniform
-from lilliput.prune.criteria import Criterion
+from lilliput.prune.criteria import Criterion, Stats
 from lilliput.prune.fitting import Measure, Target, meet
 from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks
 from lilliput.prune.schedules import OneShot, Schedule
@@ -107,7 +107,7 @@ class Prune:
         return self._recalibrated(plan.apply(keep, trained), data), keep
 
     def _final(self, plan: Plan, target: Target, trained: Traced, hook: TightenMasks) -> list[Keep]:
-        scores: Scores = plan.scores(hook.criterion, gather(trained, None, frozenset()), trained)
+        scores: Scores = plan.scores(hook.criterion, Stats(), trained)
         return meet(plan, scores, self.allocation, target, trained)[1]
 
     def _held(self, plan: Plan, keep: list[Keep]) -> tuple[Hook, ...]:

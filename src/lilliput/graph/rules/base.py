@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from lilliput.graph.labels import Field, Labels, along, compress, varying
 from lilliput.graph.shapes import Shape, Shapes
@@ -175,4 +175,4 @@ def is_tensor(value: object) -> bool:
     return isinstance(value, tuple)
 
 
-__all__ = ["RULES", "Propagation", "Tensor", "argument", "is_tensor", "op_name", "rule", "tensors"]
+__all__ = ["RULES", "Propagation", "argument", "is_tensor", "op_name", "rule", "tensors"]

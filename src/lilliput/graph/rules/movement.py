@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -265,5 +264,4 @@ def passthrough_module(p: Propagation, node: fx.Node) -> Field | None:
 
 def arithmetic_on_sizes(p: Propagation, node: fx.Node) -> bool:
     """Whether the node computes with sizes, not tensors."""
-    value = p.shapes.get(node)
-    return isinstance(value, (int, float, bool)) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(p.shapes.get(node), (int, float))
