@@ -20,8 +20,8 @@ SCOPE = tuple((HERE / "scope.txt").read_text().split())
 BASELINES = ("prune.random",)
 WORKING = [row for row in methods.rows() if row.works]
 WORKING_IDS = [row.id for row in WORKING]
-# Recipes are public names of one module per family; architectures and capabilities are built by what they name.
-FAMILIES_WITH_RECIPES = sorted({row.family for row in WORKING if row.build.startswith(f"lilliput.{row.family}.recipes:")})
+# Recipes are public names of one module per room; architectures and capabilities are built by what they name.
+MODULES = sorted({row.build.partition(":")[0] for row in WORKING if row.build.partition(":")[0].endswith(".recipes")})
 
 VALID = '''
 conformance = "c"
@@ -77,17 +77,18 @@ def test_a_row_that_works_has_recipe_and_check(row: methods.Row) -> None:
     assert not row.cite or any(re.search(rf"\b{key}\b", doc) for key in row.cite), f"the docstring of {row.build} must cite {row.cite}"
 
 
-@pytest.mark.parametrize("family", FAMILIES_WITH_RECIPES)
-def test_rows_and_recipes_are_a_bijection(family: str) -> None:
-    public = set(importlib.import_module(f"lilliput.{family}.recipes").__all__)
-    named = [row.build.partition(":")[2] for row in WORKING if row.build.startswith(f"lilliput.{family}.recipes:")]
+@pytest.mark.parametrize("module", MODULES)
+def test_rows_and_recipes_are_a_bijection(module: str) -> None:
+    public = set(importlib.import_module(module).__all__)
+    named = [row.build.partition(":")[2] for row in WORKING if row.build.startswith(f"{module}:")]
     assert len(named) == len(set(named)), "two rows name one recipe"
     assert public == set(named)
 
 
-def test_every_recipes_module_belongs_to_a_family_with_working_rows() -> None:
-    found = {path.parent.name for path in (ROOT / "src" / "lilliput").glob("*/recipes.py")}
-    assert found == set(FAMILIES_WITH_RECIPES)
+def test_every_recipes_module_has_working_rows() -> None:
+    home = ROOT / "src" / "lilliput"
+    found = {f"lilliput.{path.parent.name}.recipes" for path in home.glob("*/recipes*")}
+    assert found == set(MODULES)
 
 
 def test_an_unknown_id_offers_the_nearest() -> None:

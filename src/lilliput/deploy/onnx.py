@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lilliput.core.atomic import write_bytes
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
+from lilliput.deploy import levels
 from lilliput.deploy.integer import global_pools_, integer_biases_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
 from lilliput.graph.fold import fold_batchnorm
@@ -49,7 +50,7 @@ def export(model: nn.Module, path: str | PathLike[str], example: Tensor | tuple[
     exported = _convert(program, max(opset or _OPSET, _OPSET))
     if opset is None:
         exported.opset_imports[""] = needed_opset(exported, _OPSET)
-    quantized = lower_(exported)
+    quantized = levels.lower_levels_(exported) + lower_(exported)
     _clean(exported)
     data = ir.to_proto(exported).SerializeToString(deterministic=True)
     if len(data) > _MAX_BYTES:
@@ -78,8 +79,9 @@ def _quiet() -> Iterator[None]:
 
 def _convert(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     table: dict[Callable[..., Any], Callable[..., Any]] = {}
-    if hasattr(torch.ops.lilliput, "fake_quantize"):
-        table[torch.ops.lilliput.fake_quantize.default] = translate
+    for name, translation in (("fake_quantize", translate), ("fake_levels", levels.translate)):
+        if hasattr(torch.ops.lilliput, name):
+            table[getattr(torch.ops.lilliput, name).default] = translation
     try:
         with _quiet():
             result = torch.onnx.export(program, dynamo=True, opset_version=opset, custom_translation_table=table, verbose=False, optimize=True)

@@ -32,18 +32,20 @@ _TYPES = (
 )
 
 
-def _schema() -> onnx.defs.OpSchema:
+def operator(name: str, inputs: Sequence[str], attributes: Sequence[str]) -> onnxscript.values.Op:
+    """An operator of this project's own domain, with float tensors (or integer zero points) and integer attributes."""
     parameter, number = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.AttrType.INT
-    return onnx.defs.OpSchema(
-        _OP, DOMAIN, 1,
-        inputs=[parameter("x", "T"), parameter("scale", "S"), parameter("zero_point", "Z")],
+    schema = onnx.defs.OpSchema(
+        name, DOMAIN, 1,
+        inputs=[parameter(key, "Z" if key == "zero_point" else "T") for key in inputs],
         outputs=[parameter("y", "T")],
-        type_constraints=[("T", ["tensor(float)"], ""), ("S", ["tensor(float)"], ""), ("Z", ["tensor(int32)"], "")],
-        attributes=[onnx.defs.OpSchema.Attribute(name, number, "") for name in ("qmin", "qmax", "axis")],
+        type_constraints=[("T", ["tensor(float)"], ""), *([("Z", ["tensor(int32)"], "")] if "zero_point" in inputs else [])],
+        attributes=[onnx.defs.OpSchema.Attribute(key, number, "") for key in attributes],
     )
+    return onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, 1), name, schema)
 
 
-_FAKE = onnxscript.values.Op(onnxscript.values.Opset(DOMAIN, 1), _OP, _schema())
+_FAKE = operator(_OP, ("x", "scale", "zero_point"), ("qmin", "qmax", "axis"))
 
 
 def translate(x: ir.Value, scale: ir.Value, zero_point: ir.Value, qmin: int, qmax: int, axis: int) -> ir.Value:
@@ -57,7 +59,14 @@ def is_fake(node: ir.Node) -> bool:
     return node.domain == DOMAIN and node.op_type == _OP
 
 
-def _is_constant(node: ir.Node) -> bool:
+def is_ternary(node: ir.Node) -> bool:
+    """Whether the node is a simulated quantization on the table -1, 0, 1, which the integers hold."""
+    table = ir.convenience.get_const_tensor(node.inputs[2]) if node.op_type == "FakeLevels" and node.inputs[2] is not None else None
+    return table is not None and table.numpy().tolist() == [-1.0, 0.0, 1.0]
+
+
+def is_constant(node: ir.Node) -> bool:
+    """Whether the node quantizes a constant."""
     return node.inputs[0] is not None and ir.convenience.get_const_tensor(node.inputs[0]) is not None
 
 
@@ -67,10 +76,11 @@ def needed_opset(model: ir.Model, least: int) -> int:
     Two bits (opset 25) only where no activation is quantized: ONNX Runtime fuses such layers to integer kernels that
     take four bits or eight, and then refuses the model.
     """
-    nodes = [node for node in model.graph if is_fake(node)]
-    if not all(_is_constant(node) for node in nodes):
+    nodes = [node for node in model.graph if node.domain == DOMAIN]
+    if not all(is_constant(node) for node in nodes):
         return max(least, _FOUR_BITS if nodes else least)
-    return max([least, *(_narrowest(*_range(node), constant=True, opset=99)[2] for node in nodes)])
+    ranges = [_range(node) for node in nodes if is_fake(node)] + [(-1, 1) for node in nodes if is_ternary(node)]
+    return max([least, *(narrowest(*limits, constant=True, opset=99)[2] for limits in ranges)])
 
 
 def lower_(model: ir.Model) -> int:
@@ -80,7 +90,7 @@ def lower_(model: ir.Model) -> int:
     """
     nodes = [node for node in model.graph if is_fake(node)]
     opset = int(model.opset_imports[""])
-    if not all(_is_constant(node) for node in nodes):
+    if not all(is_constant(node) for node in nodes):
         opset = min(opset, _TWO_BITS - 1)
     for node in nodes:
         x = node.inputs[0]
@@ -107,7 +117,8 @@ def _limits(array_type: type[np.generic]) -> tuple[int, int]:
     return int(limits.min), int(limits.max)
 
 
-def _narrowest(low: int, high: int, *, constant: bool, opset: int) -> tuple[ir.DataType, type[np.generic], int]:
+def narrowest(low: int, high: int, *, constant: bool, opset: int) -> tuple[ir.DataType, type[np.generic], int]:
+    """The narrowest type that holds the range: ONNX's, numpy's and the least opset that has it; `PreconditionError` without one."""
     for kind, array_type, least, activations in _TYPES:
         least_code, most_code = _limits(array_type)
         if low >= least_code and high <= most_code and opset >= least and (constant or activations):
@@ -147,7 +158,8 @@ def initializer(model: ir.Model, name: str, array: Array, kind: ir.DataType | No
     return value
 
 
-def _linear(op: str, inputs: Sequence[ir.Value], axis: int, scale: Array, name: str) -> ir.Node:
+def linear(op: str, inputs: Sequence[ir.Value], axis: int, scale: Array, name: str) -> ir.Node:
+    """A QuantizeLinear or DequantizeLinear."""
     attributes = [ir.AttrInt64("axis", axis)] if scale.ndim else []
     return ir.Node("", op, inputs, attributes, num_outputs=1, name=name)
 
@@ -155,19 +167,22 @@ def _linear(op: str, inputs: Sequence[ir.Value], axis: int, scale: Array, name: 
 def _constant(model: ir.Model, node: ir.Node, x: Array, opset: int) -> list[ir.Node]:
     low, high = _range(node)
     scale, zero_point, axis = _parameters(node)
-    kind, array_type, _ = _narrowest(low, high, constant=True, opset=opset)
+    kind, array_type, _ = narrowest(low, high, constant=True, opset=opset)
     codes = quantize(x, scale, zero_point, axis, (low, high)).astype(array_type)
     name = str(node.inputs[0].name)  # type: ignore[union-attr]
     inputs = [initializer(model, f"{name}.codes", codes, kind), initializer(model, f"{name}.scale", scale)]
     if zero_point.any() or kind != ir.DataType.INT32:
         inputs.append(initializer(model, f"{name}.zero_point", zero_point.astype(array_type), kind))
-    return [_linear("DequantizeLinear", inputs, axis, scale, f"{name}.dequantize")]
+    return [linear("DequantizeLinear", inputs, axis, scale, f"{name}.dequantize")]
 
 
 def _activation(model: ir.Model, node: ir.Node, opset: int) -> list[ir.Node]:
     low, high = _range(node)
     scale, zero_point, axis = _parameters(node)
-    kind, array_type, _ = _narrowest(low, high, constant=False, opset=opset)
+    if -128 <= low < 0 and high <= 127:
+        # The same codes, moved up: ONNX Runtime fuses unsigned activations, and fails on some networks with signed ones.
+        low, high, zero_point = low + 128, high + 128, zero_point + np.int32(128)
+    kind, array_type, _ = narrowest(low, high, constant=False, opset=opset)
     name, x = str(node.outputs[0].name), node.inputs[0]
     new: list[ir.Node] = []
     if _limits(array_type) != (low, high):
@@ -178,6 +193,6 @@ def _activation(model: ir.Model, node: ir.Node, opset: int) -> list[ir.Node]:
         new.append(ir.Node("", "Clip", [x, *bounds], num_outputs=1, name=f"{name}.clip"))
         x = new[-1].outputs[0]
     parameters = [initializer(model, f"{name}.scale", scale), initializer(model, f"{name}.zero_point", zero_point.astype(array_type), kind)]
-    new.append(_linear("QuantizeLinear", [x, *parameters], axis, scale, f"{name}.quantize"))  # type: ignore[list-item]
-    new.append(_linear("DequantizeLinear", [new[-1].outputs[0], *parameters], axis, scale, f"{name}.dequantize"))
+    new.append(linear("QuantizeLinear", [x, *parameters], axis, scale, f"{name}.quantize"))  # type: ignore[list-item]
+    new.append(linear("DequantizeLinear", [new[-1].outputs[0], *parameters], axis, scale, f"{name}.dequantize"))
     return new

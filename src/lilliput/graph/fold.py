@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -32,21 +34,22 @@ def fold_batchnorm(traced: Traced) -> Traced:
     return traced
 
 
-def fold_batchnorm_(traced: Traced) -> None:
-    """The same, in place."""
+def fold_batchnorm_(traced: Traced, *, keep: Collection[Any] = ()) -> None:
+    """The same, in place; batch norms after the operators in `keep` stay."""
     for node in list(traced.graph.nodes):
-        if node.target is not aten.batch_norm.default:
+        if node.target is not aten.batch_norm.default or (isinstance(node.args[0], fx.Node) and node.args[0].target in keep):
             continue
         if node.args[5]:
             raise PreconditionError(f"{node.name} is in training mode and cannot be folded: call .eval() on the network first")
-        if _foldable(traced, node):
+        if foldable(traced, node):
             _fold_(traced, node)
     traced.graph.eliminate_dead_code()
     drop_unused_tensors_(traced)
     traced.recompile()
 
 
-def _foldable(traced: Traced, node: fx.Node) -> bool:
+def foldable(traced: Traced, node: fx.Node) -> bool:
+    """Whether the batch norm `node` directly follows a convolution or linear layer that can take it in."""
     layer = node.args[0]
     if not isinstance(layer, fx.Node) or len(layer.users) > 1 or node.args[3] is None or node.args[4] is None:
         return False
@@ -68,23 +71,28 @@ def _tensor(traced: Traced, node: object) -> Tensor | None:
     return traced.tensor(str(node.target)).detach().double() if isinstance(node, fx.Node) else None
 
 
-def _fold_(traced: Traced, node: fx.Node) -> None:
-    layer = node.args[0]
-    assert isinstance(layer, fx.Node)
+def affine(traced: Traced, node: fx.Node, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the batch norm `node` does after a bias, as `x factor + shift`: both `(channels,)`, float64."""
     gain, shift, mean, variance = (_tensor(traced, n) for n in node.args[1:5])
     eps = node.args[7]
     assert mean is not None
     assert variance is not None
     assert isinstance(eps, float)
     factor = (variance + eps).rsqrt() * (1 if gain is None else gain)
+    return factor, (-mean if bias is None else bias - mean) * factor + (0 if shift is None else shift)
+
+
+def _fold_(traced: Traced, node: fx.Node) -> None:
+    layer = node.args[0]
+    assert isinstance(layer, fx.Node)
     weight_node, bias_node = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
     weight, bias = _tensor(traced, weight_node), _tensor(traced, bias_node)
     assert weight is not None
     assert isinstance(weight_node, fx.Node)
-    weight = _scaled(weight, factor, layer)
-    bias = (-mean if bias is None else bias - mean) * factor + (0 if shift is None else shift)
+    factor, bias = affine(traced, node, bias)
+    weight = scaled(weight, factor, layer)
     old = traced.tensor(str(weight_node.target))
-    names = _names(traced, weight_node, bias_node if isinstance(bias_node, fx.Node) else None)
+    names = folded_names(traced, weight_node, bias_node if isinstance(bias_node, fx.Node) else None)
     with traced.graph.inserting_before(layer):
         nodes = []
         for name, value in zip(names, (weight, bias), strict=True):
@@ -95,7 +103,7 @@ def _fold_(traced: Traced, node: fx.Node) -> None:
     traced.graph.erase_node(node)
 
 
-def _scaled(weight: Tensor, factor: Tensor, layer: fx.Node) -> Tensor:
+def scaled(weight: Tensor, factor: Tensor, layer: fx.Node) -> Tensor:
     """Multiply the output channels of a layer's weight."""
     if layer.target not in TRANSPOSED:
         return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
@@ -106,7 +114,7 @@ def _scaled(weight: Tensor, factor: Tensor, layer: fx.Node) -> Tensor:
     return (grouped * factor.reshape(shape)).reshape(weight.shape)
 
 
-def _names(traced: Traced, weight: fx.Node, bias: fx.Node | None) -> tuple[str, str]:
+def folded_names(traced: Traced, weight: fx.Node, bias: fx.Node | None) -> tuple[str, str]:
     """Names for the folded tensors: the layer's own, or new ones where another layer shares them."""
     uses = [n for n in traced.graph.nodes if n.op == "get_attr" and n.target == weight.target]
     shared = sum(len(n.users) for n in uses) > 1

@@ -79,7 +79,7 @@ def calibrate_(traced: Traced, data: Any, *, ranges: Ranges, weight_ranges: Rang
         quantizer.set(quantizer.grid.parameters(torch.tensor(low), torch.tensor(high)))
         if quantizer.dead:
             notes.append(f"{quantizer.layer}: the result is zero on all calibration samples; its scale says nothing")
-    notes.extend(_widen(traced))
+    notes.extend(widen_(traced))
     return notes
 
 
@@ -108,14 +108,19 @@ def _observe(traced: Traced, activations: list[Quantizer], data: Any, ranges: Ra
 
 def constants(traced: Traced) -> Iterator[tuple[Quantizer, Tensor]]:
     """Quantizers of weights and constants, with the tensor that each quantizes."""
+    return ((quantizer, traced.tensor(name)) for quantizer, name in constant_names(traced))
+
+
+def constant_names(traced: Traced) -> Iterator[tuple[Quantizer, str]]:
+    """Quantizers of weights and constants, with the name of the tensor that each quantizes."""
     for node in traced.graph.nodes:
         if node.op == "call_module":
             module = traced.get_submodule(str(node.target))
             if isinstance(module, Quantizer) and module.weight:
-                yield module, traced.tensor(str(node.args[0].target))
+                yield module, str(node.args[0].target)
 
 
-def _widen(traced: Traced) -> list[str]:
+def widen_(traced: Traced) -> list[str]:
     """Enlarge the weight scales under which a bias would not fit into 31 bits, then fix the scales of the biases."""
     notes = []
     for node in traced.graph.nodes:

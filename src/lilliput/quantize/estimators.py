@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lilliput.core.errors import RecipeError
-from lilliput.quantize.grids import Parameters
+from lilliput.quantize.grids import Integer, Parameters
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.ranges import MinMax, channel_bounds
 
@@ -19,6 +19,20 @@ class Estimator(Protocol):
 
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Change the quantizer in place."""
+
+
+def ends(quantizer: Quantizer) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of a quantizer's grid, each shaped like its scale."""
+    scale = quantizer.scale.detach()
+    if isinstance(quantizer.grid, Integer):
+        return (quantizer.grid.qmin - quantizer.zero_point) * scale, (quantizer.grid.qmax - quantizer.zero_point) * scale
+    return quantizer.levels[..., 0] * scale, quantizer.levels[..., -1] * scale
+
+
+def mean_magnitude(tensor: Tensor, axis: int | None) -> Tensor:
+    """`E|w|` of the whole tensor, `()`, or of each slice along `axis`, `(channels,)`; float32."""
+    magnitude = tensor.detach().float().abs()
+    return magnitude.mean() if axis is None else magnitude.movedim(axis, 0).flatten(1).mean(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +68,7 @@ class StraightThrough:
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:  # noqa: ARG002
         """Let the range follow, from where calibration put it."""
         if not quantizer.weight:
-            zero, scale = quantizer.zero_point, quantizer.scale
-            quantizer.register_buffer("bounds", torch.stack([(quantizer.grid.qmin - zero) * scale, (quantizer.grid.qmax - zero) * scale]))
+            quantizer.register_buffer("bounds", torch.stack(ends(quantizer)))
         quantizer.follow = MovingExtremes(momentum=self.momentum)
 
 
@@ -69,11 +82,8 @@ class LSQ:
 
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Start the scale and make it a parameter."""
-        if tensor is not None and quantizer.grid.symmetric:
-            rows = tensor.detach().float().abs()
-            axis = quantizer.grid.axis
-            mean = rows.mean() if axis is None else rows.movedim(axis, 0).flatten(1).mean(1)
-            start = 2 * mean / quantizer.grid.qmax**0.5
+        if tensor is not None and isinstance(quantizer.grid, Integer) and quantizer.grid.symmetric:
+            start = 2 * mean_magnitude(tensor, quantizer.grid.axis) / quantizer.grid.qmax**0.5
             live = start > 0
             quantizer.set(Parameters(torch.where(live, start, quantizer.scale), quantizer.zero_point, ~live))
         quantizer.learn()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lilliput.graph.fold import drop_unused_tensors_, set_parameter_
+from lilliput.graph.fold import drop_unused_tensors_, foldable, set_parameter_
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
 
@@ -108,6 +108,8 @@ def _depthwise(traced: Traced, node: fx.Node, values: Values) -> fx.Node | None:
     x, *tensors = node.args[:5]
     assert isinstance(x, fx.Node)
     target = _CONVOLUTION.get(values[x].ndim)
+    if foldable(traced, node):
+        return None  # stays part of the layer before it while that is trained
     if target is None or tensors[2] is None or tensors[3] is None:
         return None
     gain, shift, mean, variance = (traced.tensor(str(n.target)).detach().double() if isinstance(n, fx.Node) else None for n in tensors)

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from lilliput.core.report import Row
 from lilliput.graph.trace import Traced
 from lilliput.quantize.calibrate import quantizers, sample_batches
+from lilliput.quantize.grids import Integer
+from lilliput.quantize.op import along
 from lilliput.quantize.quantizer import Quantizer
+
+
+def _axis(quantizer: Quantizer) -> int:
+    return -1 if quantizer.grid.axis is None else quantizer.grid.axis
 
 
 class _Tally:
@@ -24,12 +30,14 @@ class _Tally:
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, Quantizer)
-        x, scale = inputs[0].detach(), module.scale.detach()
-        if module.grid.axis is not None:
-            scale = scale.reshape([-1 if dim == module.grid.axis else 1 for dim in range(x.ndim)])
+        x = inputs[0].detach()
         error = (output.detach() - x).abs_()
-        # Rounding alone errs by half a step at most; the rest is saturation.
-        self.beyond += int((error > scale * 0.501).sum())
+        if isinstance(module.grid, Integer):
+            # Rounding alone errs by half a step at most; the rest is saturation.
+            self.beyond += int((error > along(module.scale.detach(), x, _axis(module)) * 0.501).sum())
+        else:
+            reach = along(module.scale.detach() * module.levels.abs().amax(-1), x, _axis(module)).abs()
+            self.beyond += int((x.abs() > reach * 1.001).sum())
         self.signal += float(x.double().square().sum())
         self.noise += float(error.double().square().sum())
         self.count += x.numel()

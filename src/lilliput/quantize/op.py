@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def _along(values: Tensor, like: Tensor, axis: int) -> Tensor:
+def along(values: Tensor, like: Tensor, axis: int) -> Tensor:
     """Shape `values` to broadcast along `axis` of `like`; scalars and per-tensor values pass."""
     if axis < 0 or values.ndim == 0:
         return values.reshape(()) if values.numel() == 1 else values
@@ -25,7 +25,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax:
     Esser 2020 (equation 3), with `v = x / s`:
     `round(v) - v` for `qmin - z < v < qmax - z`, `qmin - z` below and `qmax - z` above. (esser2020lsq)
     """
-    s, z = _along(scale, x, axis), _along(zero_point, x, axis)
+    s, z = along(scale, x, axis), along(zero_point, x, axis)
     y = (x.to(torch.float32) / s).round_()
     if z.ndim == 0 and z.device.type == "cpu":
         y.clamp_(qmin - int(z), qmax - int(z))
@@ -46,7 +46,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
     x, scale, zero_point = ctx.saved_tensors
-    s, z = _along(scale, x, ctx.axis), _along(zero_point, x, ctx.axis)
+    s, z = along(scale, x, ctx.axis), along(zero_point, x, ctx.axis)
     v = x.to(torch.float32) / s
     low, high = ctx.qmin - z, ctx.qmax - z
     rounded = v.round()

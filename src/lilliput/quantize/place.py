@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
+import torch
 from torch import fx
 
 from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.graph.fold import foldable
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
-from lilliput.quantize.bits import Bits
-from lilliput.quantize.grids import Integer
+from lilliput.quantize.bits import Bits, Uniform
+from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.lower import is_float
 from lilliput.quantize.operators import (
     CLAMPS,
@@ -28,6 +29,7 @@ from lilliput.quantize.quantizer import BiasQuantizer, Quantizer, SameQuantizer
 from lilliput.quantize.scheme import Scheme
 
 HOME = "quantizers"
+BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 def place_(traced: Traced, scheme: Scheme) -> list[str]:
@@ -53,13 +55,18 @@ class _Placement:
         self.nodes = list(traced.graph.nodes)
         self.values = fake_values(traced, traced.example)
         self.names = {node: layer_name(node) for node in self.nodes if node.op == "call_function"}
+        # Batch norms that stay in training are the tail of the layer before them, and no edge lies between the two.
+        self.tails = {node: node.args[0] for node in self.nodes if node.target is BATCH_NORM and foldable(traced, node)}
+        self.names |= {tail: self.names[layer] for tail, layer in self.tails.items()}
         layers = list(dict.fromkeys(self.names[node] for node in self.nodes if node.target in LAYERS))
         if not layers:
             raise PreconditionError("the network has no convolution and no linear layer, so there is nothing to quantize")
-        self.bits: dict[str, Bits] = scheme.bits(layers)
+        allocation = scheme.bits or Uniform(weights=scheme.weights.bits, activations=scheme.activations.bits)
+        self.bits: dict[str, Bits] = allocation(layers)
         self.excluded = self._excluded()
         self.aliased = self._aliased()
-        self.constants: dict[tuple[str, Integer], Quantizer] = {}
+        self.constants: dict[tuple[str, Grid], Quantizer] = {}
+        self.narrowed: dict[tuple[fx.Node, int], fx.Node] = {}
 
     def run(self) -> None:
         for node in self.nodes:
@@ -115,14 +122,14 @@ class _Placement:
             if grid is not None:
                 self._insert(node, SameQuantizer(grid))
                 return
-        if node.target in LAYERS or node.target not in CLAMPS:
+        if node.target not in CLAMPS:
             users = list(node.users)
-            if len(users) == 1 and users[0].target in CLAMPS and not keeps_grid(node):
+            if len(users) == 1 and (users[0] in self.tails or (users[0].target in CLAMPS and not keeps_grid(node))):
                 return
         self._after(node)
 
     def _after(self, node: fx.Node) -> None:
-        grid = replace(self.scheme.activations, bits=self._activation_bits(node))
+        grid = self.scheme.activations.at(self._activation_bits(node))
         self._insert(node, Quantizer(grid, layer=self._owner(node), weight=False))
 
     def _owner(self, node: fx.Node) -> str:
@@ -133,16 +140,33 @@ class _Placement:
         return self.names.get(node, node.name)
 
     def _activation_bits(self, node: fx.Node) -> int:
+        """The most bits that a reader asks for; all but layers ask for eight at least."""
         wanted: list[int] = []
+        other = max(8, self.scheme.activations.bits)
         seen, front = {node}, [node]
         while front:
             for user in front.pop().users:
-                if user.target in LAYERS and user not in self.excluded:
+                if user in self.excluded or user.op != "call_function":
+                    wanted.append(other)
+                elif user.target in LAYERS:
                     wanted.append(self.bits[self.names[user]].activations)
-                elif user not in seen and user.op == "call_function" and (keeps_grid(user) or is_transparent(user)):
+                elif not keeps_grid(user) and not is_transparent(user):
+                    wanted.append(other)
+                elif user not in seen:
                     seen.add(user)
                     front.append(user)
-        return max(wanted) if wanted else max(8, self.scheme.activations.bits)
+        return max(wanted, default=other)
+
+    def _narrow(self, node: fx.Node) -> None:
+        """Give a layer that wants fewer bits than its input's other readers a quantizer of its own on that edge."""
+        source, bits = node.args[0], self.bits[self.names[node]].activations
+        held = quantizer_of(self.traced, source)
+        if held is None or held.grid.bits <= bits or not isinstance(source, fx.Node):
+            return
+        if (source, bits) not in self.narrowed:
+            quantizer = Quantizer(self.scheme.activations.at(bits), layer=f"{self.names[node]}.input", weight=False)
+            self.narrowed[source, bits] = self._call(source, quantizer, f"{node.name}_input")
+        node.replace_input_with(source, self.narrowed[source, bits])
 
     def _insert(self, node: fx.Node, module: Quantizer | SameQuantizer) -> None:
         """Put `module` on the edges from `node`, except those between two excluded operators."""
@@ -152,7 +176,7 @@ class _Placement:
             new = self._call(node, module, node.name)
             node.replace_all_uses_with(new, delete_user_cb=lambda user: user in users)
 
-    def _call(self, node: fx.Node, module: Quantizer | SameQuantizer | BiasQuantizer, name: str) -> fx.Node:
+    def _call(self, node: fx.Node, module: Quantizer | SameQuantizer, name: str) -> fx.Node:
         target = f"{HOME}.{name}"
         self.traced.add_submodule(target, module)
         with self.traced.graph.inserting_after(node):
@@ -163,33 +187,29 @@ class _Placement:
     def _parameters(self, node: fx.Node) -> None:
         if node.target in LAYERS:
             self._layer(node)
+        elif node in self.tails:
+            return
         elif is_norm(node):
             self.notes.append(f"{self.names[node]}: the parameters of {node.target} stay in floating point, its input and result do not")
         else:
             for argument in node.all_input_nodes:
                 if argument.op == "get_attr" and is_float(self.values[argument]):
-                    grid = replace(self.scheme.activations, bits=max(8, self.scheme.activations.bits))
+                    grid = self.scheme.activations.at(max(8, self.scheme.activations.bits))
                     node.replace_input_with(argument, self._constant(argument, grid, str(argument.target)))
 
     def _layer(self, node: fx.Node) -> None:
+        self._narrow(node)
         weight = node.args[1]
         assert isinstance(weight, fx.Node)
         if weight.op != "get_attr":
             return  # computed weights were quantized where they were computed
         name = self.names[node]
-        grid = replace(self.scheme.weights, bits=self.bits[name].weights, axis=self._axis(node))
+        grid = self.scheme.weights.at(self.bits[name].weights).along(self._axis(node))
         quantized = self._constant(weight, grid, name)
         arguments = [node.args[0], quantized, *node.args[2:]]
-        bias = node.args[2] if len(node.args) > 2 else None
-        inputs = quantizer_of(self.traced, node.args[0])
-        weights = self.traced.get_submodule(str(quantized.target))
-        if isinstance(bias, fx.Node) and bias.op == "get_attr":
-            if inputs is None or not isinstance(weights, Quantizer):
-                self.notes.append(f"{name}: the bias stays in floating point, since the input does")
-            else:
-                channels = self.traced.tensor(str(bias.target)).numel()
-                arguments[2] = self._call(bias, BiasQuantizer(inputs, weights, channels), f"{node.name}_bias")
         node.args = tuple(arguments)
+        if not any(layer is node for layer in self.tails.values()):
+            self.notes += quantize_bias_(self.traced, node, name)
 
     def _axis(self, node: fx.Node) -> int | None:
         """The dimension of a layer's weight that counts its outputs."""
@@ -200,7 +220,7 @@ class _Placement:
         groups = node.args[6] if len(node.args) > 6 else 1
         return 1 if groups == 1 else None
 
-    def _constant(self, node: fx.Node, grid: Integer, layer: str) -> fx.Node:
+    def _constant(self, node: fx.Node, grid: Grid, layer: str) -> fx.Node:
         """The quantized constant; one quantizer serves all who read it on the same grid."""
         key = (str(node.target), grid)
         if key not in self.constants:
@@ -212,6 +232,26 @@ class _Placement:
             if user.op == "call_module" and self.traced.get_submodule(str(user.target)) is self.constants[key]:
                 return user
         return self._call(node, SameQuantizer(self.constants[key]), f"{node.name}_{len(self.traced.graph.nodes)}")
+
+
+def quantize_bias_(traced: Traced, node: fx.Node, name: str) -> list[str]:
+    """Put the bias of a layer on the accumulator's grid, where there is one; returns notes."""
+    bias = node.args[2] if len(node.args) > 2 else None
+    if not (isinstance(bias, fx.Node) and bias.op == "get_attr"):
+        return []
+    inputs, weight = quantizer_of(traced, node.args[0]), node.args[1]
+    assert isinstance(weight, fx.Node)
+    weights = traced.get_submodule(str(weight.target))
+    weights = weights.source if isinstance(weights, SameQuantizer) else weights
+    if inputs is None or not isinstance(weights, Quantizer):
+        return [f"{name}: the bias stays in floating point, since the input does"]
+    if not (isinstance(inputs.grid, Integer) and isinstance(weights.grid, Integer)):
+        return [f"{name}: the bias stays in floating point, since {type(weights.grid).__name__.lower()} weights have no integer accumulator"]
+    target = f"{HOME}.{node.name}_bias"
+    traced.add_submodule(target, BiasQuantizer(inputs, weights, traced.tensor(str(bias.target)).numel()))
+    with traced.graph.inserting_after(bias):
+        node.args = (*node.args[:2], traced.graph.call_module(target, (bias,)), *node.args[3:])
+    return []
 
 
 def quantizer_of(traced: Traced, node: object) -> Quantizer | None:

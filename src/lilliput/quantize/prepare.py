@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -12,22 +13,48 @@ from lilliput.graph.fold import fold_batchnorm_
 from lilliput.graph.trace import Traced, trace
 from lilliput.quantize.calibrate import calibrate_, is_quantized
 from lilliput.quantize.lower import lower_
+from lilliput.quantize.operators import LAYERS, TRANSPOSED
 from lilliput.quantize.place import place_
 from lilliput.quantize.scheme import Scheme
 
 
-def prepare(model: nn.Module, data: Any, scheme: Scheme, *, samples: int = 512) -> tuple[Traced, list[str]]:
-    """Trace, fold batch norms, lower, place quantizers and calibrate; the network and notes on it.
+class Rewrite(Protocol):
+    """Changes a float network in place before it is quantized, and keeps its function; returns notes."""
 
-    Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
-    """
+    def __call__(self, traced: Traced, data: Any) -> list[str]:
+        """Rewrite `traced`, whose batch norms are folded unless it will be trained."""
+
+
+def check_samples(samples: int) -> None:
+    """Raise `PreconditionError` for a calibration without samples."""
     if samples < 1:
         raise PreconditionError(f"calibration needs samples; samples={samples} asks for none")
+
+
+def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fold: bool = True) -> tuple[Traced, list[str]]:
+    """Trace a copy, fold its batch norms if `fold`, rewrite and lower it: the float network that quantization starts from.
+
+    Raises `PreconditionError` for a network that is quantized already.
+    """
     if is_quantized(model):
         raise PreconditionError("the network is quantized already: start from the network as it was before")
     traced = copy.deepcopy(trace(model, data.example())).eval()
-    fold_batchnorm_(traced)
+    # One weight channel of a transposed convolution in groups has several outputs, so that its scales could not take the norm.
+    fold_batchnorm_(traced, keep=() if fold else LAYERS - {*TRANSPOSED})
+    notes = [note for rewrite in rewrites for note in rewrite(traced, data)]
     lower_(traced)
-    notes = place_(traced, scheme)
+    return traced, notes
+
+
+def prepare(model: nn.Module, data: Any, scheme: Scheme, *, samples: int = 512, rewrites: Sequence[Rewrite] = (),
+            fold: bool = True) -> tuple[Traced, list[str]]:
+    """Trace, fold batch norms, rewrite, lower, place quantizers and calibrate; the network and notes on it.
+
+    Without `fold`, the batch norm after a layer stays until `fold_quantized_` (for training; edges lie after it).
+    Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
+    """
+    check_samples(samples)
+    traced, notes = lowered(model, data, rewrites=rewrites, fold=fold)
+    notes += place_(traced, scheme)
     notes += calibrate_(traced, data, ranges=scheme.ranges, weight_ranges=scheme.weight_ranges, samples=samples)
     return traced.eval(), notes

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lilliput.core.errors import DataError, PreconditionError
-from lilliput.quantize.grids import Integer, Parameters
+from lilliput.quantize.grids import Grid, Integer, Parameters
+from lilliput.quantize.levels import Table
+from lilliput.quantize.levels_op import fake_levels
 from lilliput.quantize.op import fake_quantize
 from lilliput.quantize.streams import Stream
 
@@ -20,6 +23,21 @@ class Follow(Protocol):
 
     def __call__(self, quantizer: Quantizer, x: Tensor) -> None:
         """Set the quantizer's scale and zero point in view of `x`."""
+
+
+class Simulation(nn.Module, ABC):
+    """How a training method rounds, in place of the quantizer's own way, until training ends.
+
+    Its parameters are trained with the network's. What it returns in evaluation must lie on the grid that `settle` leaves.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize `x`, with the method's gradients."""
+
+    @abstractmethod
+    def settle(self, quantizer: Quantizer, tensor: Tensor | None) -> Tensor | None:
+        """Leave the final grid, scale and table in the quantizer; returns a weight's final values, which lie on it."""
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -38,34 +56,55 @@ class _ScaleGradient(torch.autograd.Function):
 class Quantizer(nn.Module):
     """Simulated quantization of one tensor.
 
-    `scale` (float32; a parameter when learned) and `zero_point` (int32) have shape `()` or `(channels,)`. It
-    either observes (`stream` is set: values pass unchanged and are remembered) or quantizes. `layer` names the
-    layer for reports, `weight` tells constants from activations, `dead` counts channels that were all zero.
+    `scale` (float32; a parameter when learned) and `zero_point` (int32) have shape `()` or `(channels,)`; on a grid that is a
+    table `levels` and `thresholds` hold it, `(K,)` and `(K - 1,)` or one row to each channel. It either observes (`stream`
+    is set: values pass unchanged and are remembered), or a training method's `simulation` rounds, or it quantizes. `layer` names
+    the layer for reports, `weight` tells constants from activations, `dead` counts channels that were all zero.
 
     Raises `PreconditionError` when run before it was calibrated.
     """
 
     scale: Tensor
     zero_point: Tensor
+    levels: Tensor
+    thresholds: Tensor
 
-    def __init__(self, grid: Integer, *, layer: str, weight: bool, channels: int | None = None) -> None:
+    def __init__(self, grid: Grid, *, layer: str, weight: bool, channels: int | None = None) -> None:
         super().__init__()
         shape = () if channels is None else (channels,)
-        self.grid, self.layer, self.weight = grid, layer, weight
+        self.layer, self.weight = layer, weight
         self.register_buffer("scale", torch.full(shape, torch.nan))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int32))
+        self.regrid(grid)
         self.calibrated = False
         self.dead = 0
         self.stream: Stream | None = None
         self.follow: Follow | None = None
+        self.simulation: Simulation | None = None
         self.gradient_scaled = False
         self.before: Tensor | None = None  # the scale before the present step of training
 
+    def regrid(self, grid: Grid) -> None:
+        """Change the grid; the scale stays, the table is the new grid's."""
+        self.grid = grid
+        for name in ("levels", "thresholds"):
+            self._buffers.pop(name, None)
+        if isinstance(grid, Table):
+            self.tabulate(grid.table, grid.thresholds)
+
+    def tabulate(self, levels: Tensor, thresholds: Tensor) -> None:
+        """Take a table of levels, relative to the scale, and the points between them."""
+        self.register_buffer("levels", levels.detach().clone().float())
+        self.register_buffer("thresholds", thresholds.detach().clone().float())
+
     def set(self, parameters: Parameters) -> None:
-        """Take scale and zero point, in place."""
+        """Take scale and zero point; in place where their shape stays."""
         with torch.no_grad():
-            self.scale.copy_(parameters.scale)
-            self.zero_point.copy_(parameters.zero_point)
+            if self.scale.shape == parameters.scale.shape:
+                self.scale.copy_(parameters.scale)
+                self.zero_point.copy_(parameters.zero_point)
+            else:
+                self.scale, self.zero_point = parameters.scale.detach().clone(), parameters.zero_point.clone()
         self.dead = int(parameters.dead.sum())
         self.calibrated = True
 
@@ -86,6 +125,9 @@ class Quantizer(nn.Module):
             return x
         if not self.calibrated:
             raise PreconditionError(f"{self.layer} was never calibrated: run lilliput.quantize.calibrate(model, data) before using or exporting it")
+        if self.simulation is not None:
+            simulated: Tensor = self.simulation(x)
+            return simulated
         scale, zero_point = self.scale, self.zero_point
         if self.training and self.follow is not None:
             self.follow(self, x)
@@ -93,10 +135,25 @@ class Quantizer(nn.Module):
             scale, zero_point = scale.clone(), zero_point.clone()
         if self.training and self.gradient_scaled:
             count = x.numel() / scale.numel() / (1 if self.weight else max(x.shape[0], 1) if x.ndim else 1)
-            scale = _ScaleGradient.apply(scale, (count * self.grid.qmax) ** -0.5)  # type: ignore[no-untyped-call]
+            top = self.grid.qmax if isinstance(self.grid, Integer) else 1
+            scale = _ScaleGradient.apply(scale, (count * top) ** -0.5)  # type: ignore[no-untyped-call]
         axis = -1 if self.grid.axis is None else self.grid.axis
-        result: Tensor = fake_quantize(x, scale, zero_point, self.grid.qmin, self.grid.qmax, axis)
+        result: Tensor
+        if isinstance(self.grid, Integer):
+            result = fake_quantize(x, scale, zero_point, self.grid.qmin, self.grid.qmax, axis)
+        else:
+            result = fake_levels(x, scale, self.levels, self.thresholds, axis)
         return result
+
+    def settle(self, tensor: Tensor | None) -> Tensor | None:
+        """End a training method's simulation; returns the final values of the weight `tensor`, None where they stay."""
+        if self.simulation is None:
+            return None
+        with torch.no_grad():
+            values = self.simulation.settle(self, tensor)
+        self.simulation = None
+        self.calibrated = True
+        return values
 
     def extra_repr(self) -> str:
         """Layer and grid."""

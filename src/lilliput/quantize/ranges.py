@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lilliput.core.errors import PreconditionError, RecipeError
-from lilliput.quantize.grids import Integer
+from lilliput.quantize.grids import Grid
 from lilliput.quantize.streams import Extremes, Histogram, Stream
 
 
@@ -19,11 +19,11 @@ class Ranges(Protocol):
     def stream(self) -> Stream:
         """A fresh stream for one tensor."""
 
-    def __call__(self, stream: Stream, grid: Integer) -> tuple[float, float]:
+    def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """The interval to cover, within the extremes seen."""
 
 
-def channel_bounds(ranges: Ranges, x: Tensor, grid: Integer) -> tuple[Tensor, Tensor]:
+def channel_bounds(ranges: Ranges, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Apply a range rule to a tensor at hand: `low`, `high` of shape `()`, or `(x.shape[axis],)` where the grid has an axis."""
     x = x.detach().float()
     rows = x.reshape(1, -1) if grid.axis is None else x.movedim(grid.axis, 0).reshape(x.shape[grid.axis], -1)
@@ -53,7 +53,7 @@ class MinMax:
         """Extremes suffice."""
         return Extremes()
 
-    def __call__(self, stream: Stream, grid: Integer) -> tuple[float, float]:  # noqa: ARG002
+    def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:  # noqa: ARG002
         """The extremes."""
         return stream.low, stream.high
 
@@ -76,7 +76,7 @@ class Percentile:
         """A histogram."""
         return Histogram(self.bins)
 
-    def __call__(self, stream: Stream, grid: Integer) -> tuple[float, float]:
+    def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """Upper edges of the bins at which the cumulative share passes the percentile."""
         histogram = _histogram(stream)
         tail = histogram.count * (1 - self.percentile / 100)
@@ -108,7 +108,7 @@ class MSE:
         """A histogram."""
         return Histogram(self.bins)
 
-    def __call__(self, stream: Stream, grid: Integer) -> tuple[float, float]:
+    def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """The best interval found; the extremes are among the candidates."""
         histogram = _histogram(stream)
         used = histogram.counts > 0
@@ -134,13 +134,11 @@ class MSE:
             best, low, high = error, new_low, new_high
 
 
-def _least(values: Tensor, counts: Tensor, grid: Integer, low: Tensor, high: Tensor) -> tuple[float, float, float]:
+def _least(values: Tensor, counts: Tensor, grid: Grid, low: Tensor, high: Tensor) -> tuple[float, float, float]:
     """Squared error of the best candidate and its ends, for candidate intervals `low`, `high` of shape `(candidates,)`."""
     errors = torch.empty_like(low)
     for i in range(len(low)):
-        scale, zero, _ = grid.parameters(low[i], high[i])
-        s = scale.double()
-        coded = (values / s).round_().add_(zero).clamp_(grid.qmin, grid.qmax).sub_(zero).mul_(s)
+        coded = grid.nearest(values, grid.parameters(low[i], high[i]))
         errors[i] = (coded - values).square_() @ counts
     # Of equal errors the widest interval: it clips least of what was not seen.
     at = int((errors <= errors.min() * (1 + 1e-12)).nonzero()[-1])
@@ -165,11 +163,11 @@ class Entropy:
         """A histogram."""
         return Histogram(self.bins)
 
-    def __call__(self, stream: Stream, grid: Integer) -> tuple[float, float]:
+    def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """The best interval; the extremes are among the candidates."""
         histogram = _histogram(stream)
         reach = max(abs(histogram.low), abs(histogram.high))
-        levels = grid.qmax - grid.qmin + 1
+        levels = grid.steps + 1
         best, answer = float("inf"), (histogram.low, histogram.high)
         counts = histogram.counts.clone()
         if 0 <= -histogram.start < histogram.bins:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lilliput.quantize.bits import Allocation, Uniform
-from lilliput.quantize.grids import Integer
+from lilliput.quantize.bits import Allocation
+from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.ranges import MinMax, Ranges
 
 
@@ -13,15 +13,15 @@ from lilliput.quantize.ranges import MinMax, Ranges
 class Scheme:
     """How a network is quantized.
 
-    `weights` and `activations` are the grids, whose bits `bits` overrides layer by layer; the axis of `weights` is
+    `weights` and `activations` are the grids, whose bits `bits`, where given, overrides layer by layer; the axis of `weights` is
     that of a layer's outputs whatever its number, or None for one scale a tensor. `ranges` and `weight_ranges` choose
     what the grids cover. Activations that no convolution or linear layer reads (into additions, normalisations, the
     network's output) keep 8 bits at least. `exclude` lists patterns (`fnmatch`) of layers to leave in floating point.
     """
 
-    weights: Integer = field(default_factory=lambda: Integer(axis=0))
-    activations: Integer = field(default_factory=lambda: Integer(signed=False, symmetric=False))
+    weights: Grid = field(default_factory=lambda: Integer(axis=0))
+    activations: Grid = field(default_factory=lambda: Integer(signed=False, symmetric=False))
     ranges: Ranges = field(default_factory=MinMax)
     weight_ranges: Ranges = field(default_factory=MinMax)
-    bits: Allocation = field(default_factory=Uniform)
+    bits: Allocation | None = None
     exclude: tuple[str, ...] = ()

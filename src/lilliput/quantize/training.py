@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from lilliput.core.errors import PreconditionError, RecipeError
 from lilliput.core.report import Entry, Report
 from lilliput.core.step import Result
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import check_calibrated, constants, quantizers
+from lilliput.quantize.calibrate import check_calibrated, constant_names, constants, quantizers
 from lilliput.quantize.estimators import Estimator, StraightThrough
+from lilliput.quantize.folding import fold_quantized_
 from lilliput.quantize.measure import layer_rows
-from lilliput.quantize.prepare import prepare
+from lilliput.quantize.prepare import Rewrite, prepare
 from lilliput.quantize.quantizer import BiasQuantizer
 from lilliput.quantize.scheme import Scheme
 from lilliput.train import SGD, Fit, Hook, State, fit
@@ -26,14 +28,29 @@ from lilliput.train import SGD, Fit, Hook, State, fit
 _TRUST = 1.1
 
 
-def equip(model: nn.Module, data: Any, scheme: Scheme, *, estimator: Estimator = StraightThrough(),
-          samples: int = 512) -> tuple[Traced, list[str]]:
-    """Prepare a network for training with quantization; together with the hook `Aware` it goes into any `fit`."""
-    traced, notes = prepare(model, data, scheme, samples=samples)
+def equip(model: nn.Module, data: Any, scheme: Scheme, *, estimator: Estimator = StraightThrough(), samples: int = 512,
+          rewrites: Sequence[Rewrite] = ()) -> tuple[Traced, list[str]]:
+    """Prepare a network for training with quantization; together with the hook `Aware` it goes into any `fit`.
+
+    Batch norms after layers stay, and train, until `settle_`.
+    """
+    traced, notes = prepare(model, data, scheme, samples=samples, rewrites=rewrites, fold=False)
     tensors = dict(constants(traced))
     for quantizer in quantizers(traced):
         estimator.equip_(quantizer, tensors.get(quantizer))
     return traced.eval(), notes
+
+
+def settle_(traced: Traced) -> list[str]:
+    """End training with quantization, in place: final grids, weights on them, batch norms folded; returns notes."""
+    traced.eval()
+    tensors = dict(constant_names(traced))
+    for quantizer in quantizers(traced):
+        name = tensors.get(quantizer)
+        values = quantizer.settle(None if name is None else traced.tensor(name).detach())
+        if values is not None and name is not None:
+            traced.set_tensor(name, values)
+    return fold_quantized_(traced)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,30 +111,35 @@ def _fine_tuning() -> Fit:
 class Train:
     """A Step: quantize, then train the network as the integers will run it.
 
-    Batch norms are folded first and the folded weights are trained. This departs from the paper, which keeps the
-    normalisation in training and folds it anew, from each batch, in every step. (jacob2018quantization)
+    Batch norms train behind the quantized weights and are folded when training ends. With a scale to each channel that is
+    the paper's folding, whose factor would multiply weights and scales alike, but for its correction between the statistics of the
+    batch and the running ones; the biases that come of it are rounded then. (jacob2018quantization)
     """
 
     scheme: Scheme = field(default_factory=Scheme)
     estimator: Estimator = field(default_factory=StraightThrough)
     fit: Fit = field(default_factory=_fine_tuning)
     hooks: tuple[Hook, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
     samples: int = 512
+    method: str = "quantize.qat"
     checkpoint: Path | None = field(default=None, repr=False)
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """The trained simulated quantized network, after the last epoch."""
         started = time.perf_counter()
-        quantized, notes = equip(model, data, self.scheme, estimator=self.estimator, samples=self.samples)
-        trained = fit(quantized, data, self.fit, hooks=(Aware(), *self.hooks), checkpoint=self.checkpoint).model.eval()
+        quantized, notes = equip(model, data, self.scheme, estimator=self.estimator, samples=self.samples, rewrites=self.rewrites)
+        trained = fit(quantized, data, self.fit, hooks=(Aware(), *self.hooks), checkpoint=self.checkpoint).model
         assert isinstance(trained, Traced)
-        method = "quantize.qat" if isinstance(self.estimator, StraightThrough) else f"quantize.{type(self.estimator).__name__.lower()}"
-        entry = Entry(method=method, recipe=repr(self), layers=layer_rows(trained, data), notes=tuple(notes),
+        notes += settle_(trained)
+        entry = Entry(method=self.method, recipe=repr(self), layers=layer_rows(trained, data), notes=tuple(notes),
                       seconds=time.perf_counter() - started)
         return Result(trained, Report((entry,)))
 
 
 def train(*, estimator: Estimator = StraightThrough(), scheme: Scheme = Scheme(), fit: Fit | None = None,
-          hooks: tuple[Hook, ...] = (), samples: int = 512, checkpoint: Path | None = None) -> Train:
+          hooks: tuple[Hook, ...] = (), rewrites: tuple[Rewrite, ...] = (), checkpoint: Path | None = None) -> Train:
     """Quantization-aware training with any estimator, on any scheme."""
-    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, samples=samples, checkpoint=checkpoint)
+    method = "quantize.qat" if isinstance(estimator, StraightThrough) else f"quantize.{type(estimator).__name__.lower()}"
+    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, rewrites=rewrites, checkpoint=checkpoint,
+                 method=method)

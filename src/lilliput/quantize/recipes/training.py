@@ -1,0 +1,35 @@
+"""Methods that train the network with quantization in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lilliput.quantize.bits import Uniform
+from lilliput.quantize.estimators import LSQ, StraightThrough
+from lilliput.quantize.ranges import MSE
+from lilliput.quantize.scheme import Scheme
+from lilliput.quantize.training import Train
+from lilliput.quantize.training import train as train_quantized
+from lilliput.train import Fit, Hook
+
+__all__ = ["lsq", "qat"]
+
+
+def qat(*, weights: int = 8, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
+        exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
+    """Training with simulated integers. Axes: integer grid, moving extremes, nearest, uniform, straight-through.
+
+    What departs from the paper stands at `Train`. (jacob2018quantization)
+    """
+    scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
+    return train_quantized(estimator=StraightThrough(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)
+
+
+def lsq(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
+        exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
+    """Learned step sizes; first and last layer at 8 bits. Axes: integer grid, learned, nearest, uniform, LSQ.
+
+    What departs from the paper stands at `LSQ` and `Train`. (esser2020lsq)
+    """
+    scheme = Scheme(ranges=MSE(), bits=Uniform(weights=weights, activations=activations, ends=8), exclude=exclude)
+    return train_quantized(estimator=LSQ(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)
