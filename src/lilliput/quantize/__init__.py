@@ -3,6 +3,7 @@
 from lilliput.quantize.bits import Bits, Uniform
 from lilliput.quantize.calibrate import calibrate_, check_calibrated, is_quantized
 from lilliput.quantize.estimators import LSQ, StraightThrough
+from lilliput.quantize.explain import explain
 from lilliput.quantize.folding import fold_quantized_
 from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.levels import AdditivePowersOfTwo, Binary, Float, Levels, PowerOfTwo, Table, Ternary
@@ -20,7 +21,7 @@ from lilliput.quantize.training import Aware, Train, equip, settle_, train
 __all__ = [
     "LSQ", "MSE", "AdditivePowersOfTwo", "Aware", "BiasQuantizer", "Binary", "Bits", "Entropy", "Float", "Grid", "Integer", "Levels",
     "MinMax", "Percentile", "PowerOfTwo", "Quantizer", "Rewrite", "Rounding", "SameQuantizer", "Scheme", "Simulation", "Static",
-    "StraightThrough", "Table", "Ternary", "Train", "Uniform", "calibrate_", "check_calibrated", "entropy", "equip", "fake_levels",
+    "StraightThrough", "Table", "Ternary", "Train", "Uniform", "calibrate_", "check_calibrated", "entropy", "equip", "explain", "fake_levels",
     "fake_quantize", "fold_quantized_", "is_quantized", "layer_rows", "lowered", "lsq", "minmax", "mse", "percentile", "prepare",
     "qat", "settle_", "static", "train",
 ]

@@ -81,6 +81,7 @@ class Quantizer(nn.Module):
         self.stream: Stream | None = None
         self.follow: Follow | None = None
         self.simulation: Simulation | None = None
+        self.bypassed = False  # values pass unchanged, for diagnosis
         self.gradient_scaled = False
         self.before: Tensor | None = None  # the scale before the present step of training
 
@@ -117,6 +118,8 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize `x`, or observe it."""
+        if self.bypassed:
+            return x
         if self.stream is not None:
             try:
                 self.stream.update(x.detach())
@@ -228,7 +231,7 @@ class BiasQuantizer(nn.Module):
 
     def forward(self, bias: Tensor) -> Tensor:
         """Quantize the bias; while its sources observe, it passes unchanged."""
-        if any(source.stream is not None for source in self._sources):
+        if any(source.stream is not None or source.bypassed for source in self._sources):
             return bias
         scale = self.live().clone() if self.training else self.scale
         result: Tensor = fake_quantize(bias, scale, self.zero_point, *_INT32, 0)
