@@ -120,6 +120,16 @@ def test_the_test_split_is_measured_once_for_each_variant(here: Path, tiny: Buil
     assert seen.count(len(data.val)) == 2
 
 
+def test_a_quantization_that_hurts_is_explained(here: Path, tiny: Build) -> None:
+    steps = "  - prune.l1_norm: {macs: 50%}\n  - distill.kd: {temperature: 4.0, epochs: 1}\n  - quantize.minmax\n"
+    run = engine.compress(tiny((steps, "  - quantize.minmax: {weights: 2, activations: 3}\n"), ("{macs: 55%, max_drop: 50}", "{max_drop: 90}")))
+    before, after = (row.metrics["val_accuracy"] for row in run.variants())
+    assert before - after >= 0.5
+    entry = run.report().entries[0]
+    assert sum("noise_share" in row for row in entry.layers) >= 3
+    assert any(note.startswith("leaving ") for note in entry.notes)
+
+
 @pytest.mark.parametrize("which", range(4))
 def test_loads_without_the_class(finished: Run, which: int) -> None:
     x = load_data("digits").example(5)

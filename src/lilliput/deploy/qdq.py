@@ -182,7 +182,7 @@ def _activation(model: ir.Model, node: ir.Node, opset: int) -> list[ir.Node]:
     if -128 <= low < 0 and high <= 127:
         # The same codes, moved up: ONNX Runtime fuses unsigned activations, and fails on some networks with signed ones.
         low, high, zero_point = low + 128, high + 128, zero_point + np.int32(128)
-    kind, array_type, _ = narrowest(low, high, constant=False, opset=opset)
+    kind, array_type, _ = narrowest(low, high if low < 0 else max(high, 255), constant=False, opset=opset)
     name, x = str(node.outputs[0].name), node.inputs[0]
     new: list[ir.Node] = []
     if _limits(array_type) != (low, high):

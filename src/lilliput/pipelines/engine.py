@@ -23,6 +23,8 @@ from lilliput.pipelines.recipe import Recipe
 from lilliput.pipelines.run import Run, Variant, read_network, sha256
 from lilliput.pipelines.yamltext import Source
 
+# Points of validation accuracy from which on a quantization step is diagnosed layer by layer.
+_WORTH_EXPLAINING = 0.5
 Say = Callable[[str], None]
 
 
@@ -158,6 +160,8 @@ class Engine:
             step=index, method=method, label=label, metrics=metrics, model=str(model_file.relative_to(self.folder)),
             onnx=str(onnx_file.relative_to(self.folder)), seconds=entry.seconds if entry else 0.0,
             sha256={"model": str(sha256(model_file)), "onnx": str(sha256(onnx_file))})
+        if entry is not None and method.startswith("quantize.") and _fell(rows[-1].metrics, metrics):
+            entry = measure.explained(entry, run.load(index - 1), model, data)
         report = Report() if not rows else Report(run.report().entries[: index - 1])
         if entry is not None:
             report += Report((replace(entry, metrics={**entry.metrics, **metrics},
@@ -202,6 +206,11 @@ def merged(report: Report, method: str, recipe: str, seconds: float) -> Entry:
         layers=tuple(row for entry in entries for row in entry.layers), notes=tuple(note for entry in entries for note in entry.notes),
         promised={k: v for entry in entries for k, v in entry.promised.items()},
         measured={k: v for entry in entries for k, v in entry.measured.items()})
+
+
+def _fell(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    """Whether a step lost too much to be silent about."""
+    return before.get("val_accuracy", 0.0) - after.get("val_accuracy", 0.0) >= _WORTH_EXPLAINING
 
 
 def summary(metrics: Mapping[str, float]) -> str:

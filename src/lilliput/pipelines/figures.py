@@ -56,7 +56,8 @@ def _profile_torch(reference: str, input_shape: tuple[int, ...] | None) -> Figur
     from lilliput.graph.profile import profile as count
     from lilliput.pipelines import models
 
-    shape = input_shape or (zoo.input_shape(reference) if reference in zoo.names() else None)
+    known = reference in zoo.names()
+    shape = input_shape or (zoo.input_shape(reference) if known else None)
     model = models.find(reference, input_shape=shape or ()).model.eval()
     if isinstance(model, Traced) and input_shape is None:
         example: Any = model.example
@@ -64,7 +65,7 @@ def _profile_torch(reference: str, input_shape: tuple[int, ...] | None) -> Figur
     elif shape is None:
         raise PreconditionError(f"the input shape of {reference} is unknown; give it without the batch: --input-shape 3,224,224")
     else:
-        example = torch.zeros(2, *shape)
+        example = torch.zeros(2, *shape, dtype=zoo.input_dtype(reference) if known else torch.float32)
     found = count(trace(model, example), example)
     return Figures(model=reference, input_shape=tuple(shape), totals=found.totals(), layers=tuple(asdict(row) for row in found.layers))
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from lilliput.core import Entry
 from lilliput.data import Data
 from lilliput.deploy import onnx, runtime
-from lilliput.graph import latency, trace
+from lilliput.graph import Traced, latency, trace
 from lilliput.graph.profile import profile
 
 Row = dict[str, Any]
@@ -34,6 +36,20 @@ def with_costs(rows: Sequence[Row], model: nn.Module, data: Data) -> tuple[Row, 
     for row in rows:
         costs[str(row["layer"])] = {**costs.get(str(row["layer"]), {}), **row}
     return tuple(costs.values())
+
+
+def explained(entry: Entry, before: nn.Module, model: nn.Module, data: Data) -> Entry:
+    """A quantization step's entry with what each layer costs and what to leave at higher precision (`quantize.explain`)."""
+    from lilliput.quantize import explain
+    from lilliput.quantize.calibrate import quantizers
+
+    if not isinstance(model, Traced) or not quantizers(model):
+        return entry
+    found = explain(before, model, data, samples=256).entries[0]
+    costs = {str(row["layer"]): row for row in found.layers}
+    layers = [{**row, **{key: value for key, value in costs.get(str(row["layer"]), {}).items() if key in ("noise_share", "buys", "outliers")}}
+              for row in entry.layers]
+    return replace(entry, layers=tuple(layers), notes=(*entry.notes, *found.notes))
 
 
 def figures(model: nn.Module, file: Path, data: Data) -> dict[str, float]:

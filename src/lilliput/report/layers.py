@@ -12,8 +12,8 @@ from lilliput.report.format import MISSING, QUANTITIES, minus, plain, quantity, 
 from lilliput.report.model import RunView, Variant
 
 _NAMES = {"sensitivity": "Sensitivity", "weight_sqnr_db": "Weight SQNR", "activation_sqnr_db": "Activation SQNR",
-          "saturation": "Saturation"}
-_SHARES = ("saturation", "sparsity")
+          "saturation": "Saturation", "noise_share": "Share of the error"}
+_SHARES = ("saturation", "sparsity", "noise_share")
 _ORDER = ("params", "macs", "sparsity", *_NAMES)
 _CHANNELS = ("channels_before", "channels_after")
 
@@ -63,6 +63,8 @@ class Worst:
             return f"{layer} is the most sensitive layer: {value}, the median layer has {middle}."
         if self.key == "saturation":
             return f"{layer} saturates most: {value} of its values are clipped, {middle} in the median layer."
+        if self.key == "noise_share":
+            return f"{layer} causes most of the output's error: without quantizing it {value} of the error goes, {middle} for the median layer."
         power = share(10 ** min(-self.value / 10, 15.0))
         return (f"{layer} has the worst {name.split()[0].lower()} error: SQNR {value}, so the error has {power} of the "
                 f"signal's power; the median layer has {middle}.")
@@ -91,7 +93,7 @@ def worst_layers(view: RunView) -> tuple[Worst, ...]:
             if len(known) < 2:
                 continue
             value, layer = _pick(key)(known, key=lambda pair: pair[0])
-            if key != "saturation" or value > 0:
+            if key not in ("saturation", "noise_share") or value > 0:
                 found.append(Worst(variant=variant, key=key, layer=layer, value=value, median=median(v for v, _ in known)))
     return tuple(found)
 
