@@ -76,7 +76,7 @@ def test_missing_data_names_folder_and_package(elsewhere):
 def test_unknown_names_offer_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean fashion_mnist"):
         ld.load("fashion-mnist")
-    assert ld.names() == ("cifar10", "digits", "fashion_mnist")
+    assert ld.names() == ("cifar10", "digits", "fashion_mnist", "tinyshakespeare")
 
 
 @pytest.mark.skipif(not INSTALLED, reason="needs Debian's dataset-fashion-mnist")

@@ -131,3 +131,30 @@ def test_half_precision_rounds_in_single():
     s, z = torch.tensor(0.0173), torch.tensor(3, dtype=torch.int32)
     assert torch.equal(fake_quantize(x, s, z, 0, 255, -1), fake_quantize(x.float(), s, z, 0, 255, -1).bfloat16())
     assert copy.copy(x).dtype == torch.bfloat16
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([torch.float32, torch.bfloat16]), st.floats(1e-3, 50), st.integers(-130, 130), st.integers(0, 2**31),
+       st.sampled_from(["plain", "channels last", "slices"]))
+def test_the_kernel_does_what_torch_does(dtype, scale, zero, seed, layout):
+    """One pass in C against the same operator with a scale to each of the channels, which torch computes."""
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.randn(3, 4, 5, 7, generator=generator) * 20).to(dtype)
+    x.view(-1)[:6] = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, 1e30, -scale / 2])
+    x = {"plain": x, "channels last": x.contiguous(memory_format=torch.channels_last), "slices": x[..., ::2]}[layout]
+    weights = torch.randn(x.shape, generator=generator).to(dtype)
+    results = []
+    for channels in (False, True):
+        own = x.clone().requires_grad_()
+        s = torch.full((4,) if channels else (), scale, requires_grad=True)
+        z = torch.full(s.shape, zero, dtype=torch.int32)
+        y = fake_quantize(own, s, z, -128, 127, 1 if channels else -1)
+        finite = torch.where(torch.isfinite(x), weights, torch.zeros_like(weights))
+        (torch.nan_to_num(y) * finite).sum().backward()
+        results.append((y.detach(), own.grad, s.grad.sum()))
+    (y, grad, slope), (y_torch, grad_torch, slope_torch) = results
+    assert torch.equal(torch.nan_to_num(y), torch.nan_to_num(y_torch))
+    assert torch.equal(torch.isnan(y), torch.isnan(y_torch))
+    assert torch.equal(grad[torch.isfinite(x)], grad_torch[torch.isfinite(x)])
+    if torch.isfinite(slope_torch):
+        assert abs(float(slope - slope_torch)) <= 2e-3 * max(1.0, float(slope_torch.abs()), 127 * float(weights.abs().sum().float()) * 0.02)

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -7,12 +8,34 @@ from train_toy import ToySplit, convnet, same_bits, toy
 
 from lilliput.core.errors import DataError, PreconditionError
 from lilliput.graph.trace import trace
-from lilliput.train import evaluate, mean_squared_error, recalibrate_batchnorm
+from lilliput.train import CrossEntropy, evaluate, mean_squared_error, perplexity, recalibrate_batchnorm
 
 
 def test_accuracy_by_hand_with_an_uneven_last_batch() -> None:
     split = ToySplit(torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 9.0], [1.0, 0.0]]), torch.tensor([0, 1, 1, 1, 0]))
     assert evaluate(nn.Identity(), split, batch_size=2) == 80.0
+
+
+def test_accuracy_of_tokens_counts_every_position() -> None:
+    scores = torch.tensor([[[2.0, 1.0], [0.0, 1.0]], [[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    split = ToySplit(scores, torch.tensor([[0, 1], [1, 0], [0, 0]]))
+    assert evaluate(nn.Identity(), split, batch_size=2) == pytest.approx(50.0)
+
+
+def test_perplexity_by_hand() -> None:
+    # The true tokens have probabilities 1/2, 1/4, 1 and 1/8: the mean of -log is (1 + 2 + 0 + 3) / 4 log 2.
+    chances = torch.tensor([[[1 / 2, 1 / 2, 0.0], [1 / 4, 1 / 4, 1 / 2]], [[0.0, 0.0, 1.0], [1 / 8, 3 / 4, 1 / 8]]])
+    split = ToySplit(chances.log().clamp(min=-1e4), torch.tensor([[0, 1], [2, 2]]))
+    assert perplexity(nn.Identity(), split, batch_size=1) == pytest.approx(2**1.5, rel=1e-6)
+    even = ToySplit(torch.zeros(5, 3, 7), torch.zeros(5, 3, dtype=torch.int64))
+    assert perplexity(nn.Identity(), even, batch_size=2) == pytest.approx(7.0, rel=1e-6)
+    hopeless = ToySplit(torch.tensor([[[2e3, 0.0]]]), torch.tensor([[1]]))
+    assert perplexity(nn.Identity(), hopeless) == math.inf
+
+
+def test_cross_entropy_of_tokens_is_that_of_all_of_them_in_a_row() -> None:
+    scores, targets = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12).reshape(4, 3) % 5
+    torch.testing.assert_close(CrossEntropy()(scores, targets), CrossEntropy()(scores.reshape(12, 5), targets.reshape(12)))
 
 
 def test_squared_error_by_hand() -> None:
@@ -43,6 +66,8 @@ def test_what_cannot_be_evaluated_says_why() -> None:
         evaluate(convnet(), ToySplit(data.test.inputs[:0], data.test.targets[:0]))
     with pytest.raises(PreconditionError, match="mean_squared_error"):
         evaluate(nn.Identity(), data.test)
+    with pytest.raises(PreconditionError, match="2 outputs and the data a class 2"):
+        perplexity(nn.Identity(), ToySplit(torch.zeros(2, 3, 2), torch.full((2, 3), 2)))
 
 
 @pytest.mark.parametrize("traced", [False, True])

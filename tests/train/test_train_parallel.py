@@ -21,13 +21,17 @@ class Counter(Hook):
     """Adds a parameter, counts steps, and stops in a child on demand."""
 
     def __init__(self, fail_at: int | None = None) -> None:
-        self.steps, self.fail_at = 0, fail_at
+        self.steps, self.fail_at, self.connected = 0, fail_at, False
 
     def __repr__(self) -> str:
         return "Counter()"
 
     def start(self, state: State) -> None:
         state.model.register_parameter("gain", nn.Parameter(torch.ones(())))
+
+    def connect(self, state: State, network: nn.Module) -> None:
+        assert network.module is state.model
+        self.connected = True
 
     def loss(self, state: State, outputs: Tensor, loss: Tensor) -> Tensor:
         return loss + (state.model.gain - 2) ** 2
@@ -43,9 +47,12 @@ def test_two_processes_give_what_one_does(traced: bool) -> None:
     data, model = toy(n=89), plain()
     model = trace(model, data.example()) if traced else model
     hook, threads = Counter(), torch.get_num_threads()
-    one = fit(model, data, config(1), hooks=[Counter()])
+    alone = Counter()
+    one = fit(model, data, config(1), hooks=[alone])
     two = fit(model, data, config(2), hooks=[hook])
     assert hook.steps == 6
+    assert hook.connected
+    assert not alone.connected
     assert type(two.model).__mro__[1:] == type(model).__mro__[1:]
     weights = dict(one.model.named_parameters())
     assert weights.keys() == dict(two.model.named_parameters()).keys()

@@ -1,6 +1,7 @@
 """Architectures: published parameter counts, other inputs and outputs, tracing, one training step."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -41,6 +42,23 @@ def vit(dim, depth, tokens, patch_values):
     return (patch_values + 1) * dim + tokens * dim + depth * block + 2 * dim + (dim + 1) * 10
 
 
+def decoder(vocabulary, context, dim, depth):
+    block = 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + (dim + 1) * 4 * dim + (4 * dim + 1) * dim
+    return (vocabulary + context) * dim + depth * block + 2 * dim + (dim + 1) * vocabulary
+
+
+def unet_block(i, o):
+    plain = 2 * i + (9 * i + 1) * o + 2 * o + (9 * o + 1) * o
+    return plain + ((i + 1) * o if i != o else 0)
+
+
+def unet(inputs, outputs, channels):
+    total = (9 * inputs + 1) * channels[0] + unet_block(channels[-1], channels[-1]) + 2 * channels[0] + (9 * channels[0] + 1) * outputs
+    for a, b in itertools.pairwise(channels):
+        total += unet_block(a, a) + (9 * a + 1) * b + (9 * b + 1) * a + unet_block(2 * a, a)
+    return total
+
+
 @pytest.mark.parametrize(("name", "parameters"), [
     ("resnet18", 11_689_512),  # torchvision
     ("resnet50", 25_557_032),  # torchvision
@@ -54,6 +72,8 @@ def vit(dim, depth, tokens, patch_values):
     ("resnet20", cifar_resnet(3)),
     ("resnet56", cifar_resnet(9)),
     ("vit_tiny", vit(128, 6, 64, 48)),
+    ("decoder", decoder(256, 128, 192, 6)),
+    ("unet", unet(3, 1, [32, 64, 128])),
 ])
 def test_published_parameter_counts(name, parameters):
     with torch.device("meta"):
@@ -79,8 +99,15 @@ def test_names_follow_torchvision():
     assert len(keys) == 314
 
 
+def test_the_decoder_has_gpt2s_parameters_but_for_its_last_layer():
+    with torch.device("meta"):
+        model = zoo.create("decoder", num_classes=50257, in_chans=1024, options={"dim": 768, "depth": 12, "heads": 12})
+    assert count(model) - count(model.head) == 124_439_808  # Hugging Face's gpt2, which shares the embedding
+
+
 SMALL = {
     "autoencoder": ((20,), {}),
+    "decoder": ((5,), {"dim": 32, "depth": 2, "heads": 2}),
     "ds_cnn": ((2, 49, 10), {"width": 0.25}),
     "lenet5": ((2, 20, 20), {"image_size": 20}),
     "lenet_300_100": ((2, 8, 8), {"image_size": 8}),
@@ -91,6 +118,7 @@ SMALL = {
     "resnet20": ((2, 12, 12), {"width": 0.5}),
     "resnet50": ((2, 16, 16), {"small_input": True}),
     "resnet56": ((2, 8, 8), {"width": 0.5}),
+    "unet": ((2, 8, 8), {"width": 0.25}),
     "vit_tiny": ((2, 8, 8), {"image_size": 8, "dim": 32, "depth": 2, "heads": 2}),
 }
 
@@ -104,16 +132,20 @@ def test_traces_for_other_inputs_and_classes_and_trains(name):
     shape, options = SMALL[name]
     model = zoo.create(name, num_classes=7, in_chans=shape[0], seed=0, options=options).eval()
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    if zoo.input_dtype(name) == torch.int64:
+        x = x.abs().mul(3).long().clamp(max=6)
     with torch.no_grad():
         expected = model(x)
-    assert expected.shape == (3, 7)
+    assert expected.shape == {"decoder": (3, 5, 7), "unet": (3, 7, 8, 8)}.get(name, (3, 7))
     traced = trace(model, x[:2])
     assert traced.dynamic_batch
     torch.testing.assert_close(traced(x), expected, rtol=1e-4, atol=1e-5)
     assert {n for n, _ in model.named_parameters()} <= {n for n, _ in traced.named_parameters()}
     traced.train()
     before = copy.deepcopy(dict(traced.named_parameters()))
-    nn.functional.cross_entropy(traced(x), torch.tensor([0, 1, 2])).backward()
+    scores = traced(x).movedim(-1, 1) if name == "decoder" else traced(x)  # classes second, as torch wants them
+    targets = torch.arange(3).reshape(3, *[1] * (scores.ndim - 2)).expand(3, *scores.shape[2:])
+    nn.functional.cross_entropy(scores, targets).backward()
     torch.optim.SGD(traced.parameters(), lr=0.1).step()
     still = [n for n, p in traced.named_parameters() if p.grad is None or not torch.isfinite(p).all()]
     assert not still
@@ -151,6 +183,11 @@ def test_width_scales_channels_to_multiples_of_eight():
     lambda: zoo.lenet5(image_size=12),
     lambda: zoo.mobilenet_v1(width=0),
     lambda: zoo.resnet20(num_classes=0),
+    lambda: zoo.decoder(num_classes=0),
+    lambda: zoo.decoder(depth=0),
+    lambda: zoo.decoder(dim=32, heads=5),
+    lambda: zoo.unet(num_classes=0),
+    lambda: zoo.unet(depth=0),
     lambda: zoo.create("resnet20", num_classes=-1),
     lambda: zoo.create("resnet20", in_chans=0),
     lambda: zoo.create("resnet20", num_classes=2.5),

@@ -96,4 +96,4 @@ def test_seed_fixes_weights_and_leaves_the_global_generator_alone():
 def test_input_shape_suits_the_model(name):
     with torch.device("meta"):
         model = zoo.create(name).eval()
-        assert model(torch.zeros(2, *zoo.input_shape(name))).ndim == 2
+        assert model(torch.zeros(2, *zoo.input_shape(name), dtype=zoo.input_dtype(name))).shape[0] == 2

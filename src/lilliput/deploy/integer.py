@@ -63,7 +63,9 @@ def integer_biases_(model: ir.Model) -> None:
         scales = [ir.convenience.get_const_tensor(n.inputs[1]) if n.inputs[1] is not None else None for n in (source, layer)]
         if scales[0] is None or scales[1] is None or scales[0].size != 1 or array.numpy().ndim != 1:
             continue
-        values = array.numpy()
+        values, of = array.numpy(), layer.attributes.get("axis")
+        if scales[1].size > 1 and (scales[1].size != values.size or (node.op_type == "Conv" and (of is None or of.as_int() != 0))):
+            continue  # the scales are not those of the outputs
         scale = np.broadcast_to(scales[0].numpy().reshape(()) * scales[1].numpy(), values.shape).astype(np.float32)
         codes = quantize(values, scale, np.zeros(values.shape, np.int32), 0, _INT32).astype(np.int32)
         inputs = [initializer(model, f"{bias.name}.codes", codes), initializer(model, f"{bias.name}.scale", np.ascontiguousarray(scale))]  # type: ignore[union-attr]
@@ -71,6 +73,48 @@ def integer_biases_(model: ir.Model) -> None:
         new.outputs[0].name = f"{bias.name}.dequantized"  # type: ignore[union-attr]
         model.graph.insert_before(node, new)
         node.replace_input_with(2, new.outputs[0])
+
+
+def keep_float_(model: ir.Model) -> None:
+    """Give a layer with float weights an input of its own, dequantized with a scale for every channel: all the same.
+
+    ONNX Runtime rounds the weights of a layer between DequantizeLinear and QuantizeLinear to int8, with one scale, where
+    they are no integers yet; it does so only behind a scale for the whole tensor. Weights on tables of levels would not keep theirs.
+    """
+    for node in list(model.graph):
+        x, weight = (*node.inputs, None, None)[:2]
+        channels = _channels(node, weight) if weight is not None else None
+        source = x.producer() if x is not None else None
+        if channels is None or source is None or source.op_type != "DequantizeLinear" or _constant_source(weight) is not None:
+            continue
+        found = [ir.convenience.get_const_tensor(v) if v is not None else None for v in (*source.inputs[1:], None)[:2]]
+        if weight is None or _is_dequantized(weight) or found[0] is None or found[1] is None or found[0].size != 1:
+            continue
+        inputs = [initializer(model, f"{source.inputs[i + 1].name}.channels", np.repeat(v.numpy().reshape(1), channels), v.dtype)  # type: ignore[union-attr]
+                  for i, v in enumerate(found) if v is not None]
+        new = ir.Node("", "DequantizeLinear", [source.inputs[0], *inputs], [ir.AttrInt64("axis", 1)], num_outputs=1, name=f"{node.outputs[0].name}.input")
+        new.outputs[0].name = f"{node.outputs[0].name}.input"
+        model.graph.insert_before(node, new)
+        node.replace_input_with(0, new.outputs[0])
+
+
+def _is_dequantized(weight: ir.Value) -> bool:
+    """Whether integers stand behind the weight, perhaps turned."""
+    node = weight.producer()
+    while node is not None and node.op_type in {"Transpose", "Reshape"} and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _channels(node: ir.Node, weight: ir.Value) -> int | None:
+    """Channels of a layer's input, where its weight's shape is known."""
+    if node.op_type not in {"Conv", "ConvTranspose", "Gemm"} or weight.shape is None or not all(isinstance(size, int) for size in weight.shape):
+        return None
+    number = {name: a.as_int() for name, a in node.attributes.items() if name in ("group", "transB")}
+    sizes = [int(size) for size in weight.shape]  # type: ignore[arg-type]
+    if node.op_type == "Conv":
+        return sizes[1] * number.get("group", 1)
+    return sizes[1] if number.get("transB") else sizes[0]
 
 
 def _constant_source(value: ir.Value | None) -> ir.Node | None:

@@ -45,7 +45,7 @@ def lower_levels_(model: ir.Model) -> int:
     return len(nodes)
 
 
-class _Chain:
+class Chain:
     """Nodes one after the other, each on the result of the one before."""
 
     def __init__(self, model: ir.Model, name: str, start: ir.Value) -> None:
@@ -104,16 +104,11 @@ def _ternary(model: ir.Model, name: str, values: NDArray[np.int64], scale: NDArr
     return linear("DequantizeLinear", inputs, max(axis, 0), scale, f"{name}.dequantize")
 
 
-def unpacked(model: ir.Model, name: str, found: Array, table: Array, axis: int = -1, scale: Array | None = None) -> list[ir.Node]:
-    """Nodes that compute `table[found] * scale` from packed codes: `table` is `(K, ...)`, or `(channels, K)` with `axis` from zero."""
-    own = axis >= 0 and table.ndim == 2
-    levels = table.shape[1] if own else table.shape[0]
-    width = next(w for w in (1, 2, 4, 8, 16) if levels <= 1 << w)
-    moved = np.moveaxis(found, axis, 0) if own else found
-    flat = np.ascontiguousarray(moved).reshape(-1)
+def unpack(model: ir.Model, name: str, flat: Array, width: int) -> Chain:
+    """Nodes that compute `flat`, codes of `width` 1, 2, 4, 8 or 16 bits, as int32 from the packed initializer `NAME.codes`."""
     stored = flat.astype(np.uint16 if width == 16 else np.uint8)
     packed = bits.pack(stored, width) if width < 8 else stored
-    chain = _Chain(model, name, initializer(model, f"{name}.codes", packed))
+    chain = Chain(model, name, initializer(model, f"{name}.codes", packed))
     if width < 8:
         chain.add("Unsqueeze", np.array([1], np.int64))
         chain.add("BitShift", np.arange(0, 8, width, dtype=np.uint8), direction="RIGHT")
@@ -121,6 +116,17 @@ def unpacked(model: ir.Model, name: str, found: Array, table: Array, axis: int =
         chain.add("Reshape", np.array([-1], np.int64))
         chain.add("Slice", np.array([0], np.int64), np.array([flat.size], np.int64))
     chain.add("Cast", to=int(ir.DataType.INT32))
+    return chain
+
+
+def unpacked(model: ir.Model, name: str, found: Array, table: Array, axis: int = -1, scale: Array | None = None) -> list[ir.Node]:
+    """Nodes that compute `table[found] * scale` from packed codes: `table` is `(K, ...)`, or `(channels, K)` with `axis` from zero."""
+    own = axis >= 0 and table.ndim == 2
+    levels = table.shape[1] if own else table.shape[0]
+    width = next(w for w in (1, 2, 4, 8, 16) if levels <= 1 << w)
+    moved = np.moveaxis(found, axis, 0) if own else found
+    flat = np.ascontiguousarray(moved).reshape(-1)
+    chain = unpack(model, name, flat, width)
     chain.add("Reshape", np.array([moved.shape[0], -1] if own else moved.shape, np.int64))
     lookup = np.ascontiguousarray(table.astype(np.float32))
     if own:
@@ -142,7 +148,7 @@ def _activation(model: ir.Model, node: ir.Node) -> list[ir.Node]:
     if table.ndim > 1 or scale.ndim:
         raise PreconditionError(f"{name}: activations on a table of levels can be exported per tensor only")
     assert x is not None
-    chain = _Chain(model, name, x)
+    chain = Chain(model, name, x)
     chain.add("Div", scale)
     chain.add("Unsqueeze", np.array([-1], np.int64))
     chain.add("GreaterOrEqual", thresholds)

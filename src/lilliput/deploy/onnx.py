@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from lilliput.core.atomic import write_bytes
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
-from lilliput.deploy import levels
-from lilliput.deploy.integer import global_pools_, integer_biases_, transpose_constants_
+from lilliput.deploy import levels, lookup
+from lilliput.deploy.integer import global_pools_, integer_biases_, keep_float_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
 from lilliput.graph.fold import fold_batchnorm
 from lilliput.graph.trace import as_inputs, export_program, trace
@@ -48,6 +48,7 @@ def export(model: nn.Module, path: str | PathLike[str], example: Tensor | tuple[
     traced = fold_batchnorm(copy.deepcopy(trace(model, example)).eval())
     program, _ = export_program(traced, traced.example)
     exported = _convert(program, max(opset or _OPSET, _OPSET))
+    lookup.lower_lookups_(exported)
     if opset is None:
         exported.opset_imports[""] = needed_opset(exported, _OPSET)
     quantized = levels.lower_levels_(exported) + lower_(exported)
@@ -78,8 +79,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _convert(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
-    table: dict[Callable[..., Any], Callable[..., Any]] = {}
-    for name, translation in (("fake_quantize", translate), ("fake_levels", levels.translate)):
+    table: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.embedding.default: lookup.translate}
+    for name, translation in (("fake_quantize", translate), ("fake_levels", levels.translate), ("hashed", lookup.translate_hashed)):
         if hasattr(torch.ops.lilliput, name):
             table[getattr(torch.ops.lilliput, name).default] = translation
     try:
@@ -99,6 +100,7 @@ def _clean(model: ir.Model) -> None:
     global_pools_(model)
     transpose_constants_(model)
     integer_biases_(model)
+    keep_float_(model)
     for step in (passes.IdentityEliminationPass(), passes.RemoveUnusedNodesPass(), passes.LiftConstantsToInitializersPass(),
                  passes.DeduplicateInitializersPass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
                  passes.RemoveUnusedOpsetsPass(), passes.ClearMetadataAndDocStringPass()):

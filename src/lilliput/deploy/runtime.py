@@ -70,12 +70,12 @@ class Session:
         return result
 
     def evaluate(self, split: Split, *, batch_size: int = 256) -> float:
-        """Top-1 accuracy in percent; raises `DataError` for an empty split."""
+        """Top-1 accuracy in percent, over all labels where a sample has several; raises `DataError` for an empty split."""
         right = total = 0
         for images, labels in split.batches(batch_size):
             found = self(np.ascontiguousarray(images.numpy())).argmax(-1)
             right += int((found == labels.numpy()).sum())
-            total += len(labels)
+            total += labels.numel()
         if not total:
             raise DataError("the split is empty, so there is no accuracy")
         return 100.0 * right / total

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from lilliput.core.errors import PreconditionError
 from lilliput.graph.shapes import shapes
+from lilliput.graph.tables import table_of
 from lilliput.graph.trace import Traced
 
 aten = torch.ops.aten
@@ -55,7 +56,9 @@ def foldable(traced: Traced, node: fx.Node) -> bool:
         return False
     weight = layer.args[1] if len(layer.args) > 1 else None
     bias = layer.args[2] if len(layer.args) > 2 else None
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr" or (bias is not None and not _constant(bias)):
+    if not _constant(weight) and (table_of(weight) is None or layer.target in TRANSPOSED):
+        return False
+    if bias is not None and not _constant(bias):
         return False
     if layer.target in CONVOLUTIONS or layer.target in TRANSPOSED:
         return True
@@ -86,10 +89,17 @@ def _fold_(traced: Traced, node: fx.Node) -> None:
     layer = node.args[0]
     assert isinstance(layer, fx.Node)
     weight_node, bias_node = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
-    weight, bias = _tensor(traced, weight_node), _tensor(traced, bias_node)
-    assert weight is not None
+    bias = _tensor(traced, bias_node)
     assert isinstance(weight_node, fx.Node)
     factor, bias = affine(traced, node, bias)
+    table = table_of(weight_node)
+    if table is not None:
+        _scale_(traced, layer, table, (factor, bias))
+        node.replace_all_uses_with(layer)
+        traced.graph.erase_node(node)
+        return
+    weight = _tensor(traced, weight_node)
+    assert weight is not None
     weight = scaled(weight, factor, layer)
     old = traced.tensor(str(weight_node.target))
     names = folded_names(traced, weight_node, bias_node if isinstance(bias_node, fx.Node) else None)
@@ -101,6 +111,25 @@ def _fold_(traced: Traced, node: fx.Node) -> None:
     layer.args = (layer.args[0], *nodes, *layer.args[3:])
     node.replace_all_uses_with(layer)
     traced.graph.erase_node(node)
+
+
+def _scale_(traced: Traced, layer: fx.Node, table: fx.Node, channels: tuple[Tensor, Tensor]) -> None:
+    """Give a layer whose weight is looked up in a table a factor to each output channel, after the lookup, and a bias."""
+    old = traced.tensor(str(table.target))
+    bias = layer.args[2] if len(layer.args) > 2 else None
+    name = str(table.target).removesuffix("_table") + "_scale"
+    taken = {str(n.target) for n in traced.graph.nodes if n.op == "get_attr"}
+    while name in taken:
+        name += "_"
+    dims = 2 if layer.target is aten.linear.default else 2 + 1 + (CONVOLUTIONS.index(layer.target) % 3)
+    names = (name, folded_names(traced, table, bias if isinstance(bias, fx.Node) else None)[1])
+    with traced.graph.inserting_before(layer):
+        nodes = []
+        for key, value in zip(names, (channels[0].reshape(-1, *[1] * (dims - 1)), channels[1]), strict=True):
+            set_parameter_(traced, key, value.to(old.dtype), requires_grad=old.requires_grad)
+            nodes.append(traced.graph.get_attr(key))
+        weight = traced.graph.call_function(aten.mul.Tensor, (layer.args[1], nodes[0]))
+    layer.args = (layer.args[0], weight, nodes[1], *layer.args[3:])
 
 
 def scaled(weight: Tensor, factor: Tensor, layer: fx.Node) -> Tensor:

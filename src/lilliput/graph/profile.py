@@ -14,6 +14,7 @@ from lilliput.core.errors import PreconditionError
 from lilliput.graph.arithmetic import macs
 from lilliput.graph.rules.base import op_name, tensors
 from lilliput.graph.shapes import fake_values
+from lilliput.graph.tables import table_of
 from lilliput.graph.trace import Traced, as_inputs, trace
 
 _ARITHMETIC = {"relu", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "add", "mul", "sub", "div", "softmax",
@@ -110,7 +111,8 @@ def _row(node: fx.Node, value: Tensor, values: dict[fx.Node, Any], weights: list
     def shape(n: Any) -> tuple[int, ...]:
         return tuple(int(s) for s in values[n].shape)
 
-    count = macs(node, shape) // samples
+    # What is computed from stored tensors alone (a weight from its codes) is computed once, not for every sample.
+    count = 0 if weight_source(node) is not None else macs(node, shape) // samples
     elements = math.prod(shape(node)) // samples
     operands = [n for n in tensors(node.args) if isinstance(values.get(n), Tensor)]
     read = sum(math.prod(shape(n)) // (1 if weight_source(n) is not None else samples) for n in operands)
@@ -124,7 +126,13 @@ def _row(node: fx.Node, value: Tensor, values: dict[fx.Node, Any], weights: list
 
 
 def weight_source(node: fx.Node) -> fx.Node | None:
-    """The `get_attr` node behind a value that is computed from a stored tensor alone (a quantized weight, a transpose)."""
+    """The `get_attr` node behind a value that is computed from a stored tensor alone (a quantized weight, a transpose).
+
+    Of a weight that is looked up in a table, the table.
+    """
+    table = table_of(node)
+    if table is not None:
+        return table
     while node.op in ("call_module", "call_function"):
         sources = tensors(node.args)
         if len(sources) != 1:

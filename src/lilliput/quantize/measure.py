@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from typing import Any
@@ -19,6 +20,14 @@ from lilliput.quantize.quantizer import Quantizer
 
 def _axis(quantizer: Quantizer) -> int:
     return -1 if quantizer.grid.axis is None else quantizer.grid.axis
+
+
+def exact(quantized: Traced) -> Traced:
+    """A copy that computes in float64, where the sums of a layer's integer products are exact: what an integer runtime computes.
+
+    In float32 a result next to the middle between two steps may be rounded the other way.
+    """
+    return copy.deepcopy(quantized).eval().double()
 
 
 class _Tally:

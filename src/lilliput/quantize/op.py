@@ -7,12 +7,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lilliput import _native
+
 
 def along(values: Tensor, like: Tensor, axis: int) -> Tensor:
     """Shape `values` to broadcast along `axis` of `like`; scalars and per-tensor values pass."""
     if axis < 0 or values.ndim == 0:
         return values.reshape(()) if values.numel() == 1 else values
     return values.reshape([-1 if dim == axis else 1 for dim in range(like.ndim)])
+
+
+_KERNELS = {
+    torch.float32: (_native.fake_quantize_f32, _native.fake_quantize_backward_f32, torch.float32),
+    # The kernel takes bfloat16 as its bits.
+    torch.bfloat16: (_native.fake_quantize_bf16, _native.fake_quantize_backward_bf16, torch.uint16),
+}
+_WIDEST = 2**20
+
+
+def _limits(scale: Tensor, zero_point: Tensor, qmin: int, qmax: int) -> tuple[float, float, float] | None:
+    """Scale and limits for the kernel that does it all in one pass; None where only torch can."""
+    if scale.ndim or zero_point.ndim or scale.device.type != "cpu" or max(-qmin, qmax) > _WIDEST:
+        return None
+    zero = int(zero_point)
+    return float(scale), float(qmin - zero), float(qmax - zero)
+
+
+def _flat(x: Tensor, kind: torch.dtype) -> Tensor:
+    """The values in the order in which they lie in memory, `(N,)`."""
+    return x.detach().as_strided((x.numel(),), (1,)).view(kind)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Half precisions are rounded in single, double in double, where sums of products are exact (`exact`)."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
 @torch.library.custom_op("lilliput::fake_quantize", mutates_args=())
@@ -25,8 +57,13 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax:
     Esser 2020 (equation 3), with `v = x / s`:
     `round(v) - v` for `qmin - z < v < qmax - z`, `qmin - z` below and `qmax - z` above. (esser2020lsq)
     """
+    kernel, limits = _KERNELS.get(x.dtype), _limits(scale, zero_point, qmin, qmax)
+    if kernel is not None and limits is not None and x.device.type == "cpu" and _dense(x):
+        out = torch.empty_like(x)
+        if kernel[0](_flat(x, kernel[2]), _flat(out, kernel[2]), *limits):
+            return out
     s, z = along(scale, x, axis), along(zero_point, x, axis)
-    y = (x.to(torch.float32) / s).round_()
+    y = (x.to(_wide(x)) / s).round_()
     if z.ndim == 0 and z.device.type == "cpu":
         y.clamp_(qmin - int(z), qmax - int(z))
     else:
@@ -36,7 +73,7 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax:
 
 @fake_quantize.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: Tensor, qmin: int, qmax: int, axis: int) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(x, memory_format=torch.contiguous_format) if not x.is_contiguous() else torch.empty_like(x)
+    return torch.empty_like(x)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
@@ -44,10 +81,24 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: 
     ctx.save_for_backward(x, scale, zero_point)
 
 
+def _fast_backward(x: Tensor, grad: Tensor, scale: Tensor, limits: tuple[float, float, float] | None) -> tuple[Tensor, Tensor] | None:
+    """Both gradients by the kernel, where it can."""
+    kernel = _KERNELS.get(x.dtype)
+    if kernel is None or limits is None or x.device.type != "cpu" or not _dense(x) or grad.dtype != x.dtype:
+        return None
+    grad_x = torch.empty_like(x)
+    grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+    done, total = kernel[1](_flat(x, kernel[2]), _flat(grad, kernel[2]), _flat(grad_x, kernel[2]), *limits)
+    return (grad_x, scale.new_tensor(total)) if done else None
+
+
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
     x, scale, zero_point = ctx.saved_tensors
+    fast = _fast_backward(x, grad, scale, _limits(scale, zero_point, ctx.qmin, ctx.qmax))
+    if fast is not None:
+        return fast[0], fast[1] if ctx.needs_input_grad[1] else None, None, None, None, None
     s, z = along(scale, x, ctx.axis), along(zero_point, x, ctx.axis)
-    v = x.to(torch.float32) / s
+    v = x.to(_wide(x)) / s
     low, high = ctx.qmin - z, ctx.qmax - z
     rounded = v.round()
     grad_x = grad_scale = None

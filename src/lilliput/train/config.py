@@ -10,7 +10,7 @@ from lilliput.core.errors import RecipeError
 from lilliput.train.optimizers import SGD, Optimizer
 from lilliput.train.schedules import Cosine, Schedule
 
-Precision = Literal["32-true", "bf16-mixed"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Fit:
     """How to train: `repr` is the record.
 
     `batch_size` counts samples per step over all processes. `schedule` is evaluated in the middle of every step.
+    The mixed precisions keep weights in float32; "16-mixed" needs the loss scaling of `quantize.mixed_precision_training`.
     `devices` is the number of processes, on as many GPUs where the machine has them and on the CPU otherwise; more
     than one trains data-parallel, batch normalisation then using each process's share of the batch. A script that
     asks for several needs the usual `if __name__ == "__main__":`, and model, data and hooks that pickle.

@@ -1,4 +1,4 @@
-"""Evaluation: top-1 accuracy and mean squared error of a network on a split."""
+"""Evaluation: top-1 accuracy, perplexity and mean squared error of a network on a split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.core.errors import DataError, PreconditionError
-from lilliput.train.losses import Loss, MeanSquaredError
+from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError
 from lilliput.train.protocols import Split
 
 
@@ -43,23 +43,44 @@ def _outputs(model: nn.Module, split: Split, batch_size: int) -> Iterator[tuple[
             yield model(inputs.to(device)), targets.to(device)
 
 
-def _hits(outputs: Tensor, targets: Tensor) -> int:
-    if outputs.ndim != 2 or targets.ndim != 1 or targets.is_floating_point():
-        raise PreconditionError(f"accuracy needs outputs (N, classes) and integer targets (N,), not {tuple(outputs.shape)} and "
-                                f"{tuple(targets.shape)} of {targets.dtype}: use mean_squared_error for data without classes")
-    if int(targets.max()) >= outputs.shape[1]:
-        raise PreconditionError(f"the network has {outputs.shape[1]} outputs and the data a class {int(targets.max())}: "
+def _check_classes(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.ndim < 2 or outputs.shape[:-1] != targets.shape or targets.is_floating_point():
+        raise PreconditionError("accuracy needs outputs (N, ..., classes) and integer targets (N, ...), not "
+                                f"{tuple(outputs.shape)} and {tuple(targets.shape)} of {targets.dtype}: "
+                                "use mean_squared_error for data without classes")
+    if int(targets.max()) >= outputs.shape[-1]:
+        raise PreconditionError(f"the network has {outputs.shape[-1]} outputs and the data a class {int(targets.max())}: "
                                 "build the network with num_classes of the data")
-    return int((outputs.argmax(1) == targets).sum())
+
+
+def _hits(outputs: Tensor, targets: Tensor) -> int:
+    _check_classes(outputs, targets)
+    return int((outputs.argmax(-1) == targets).sum())
 
 
 def evaluate(model: nn.Module, split: Split, *, batch_size: int = 256) -> float:
-    """Top-1 accuracy in percent: `100 / N * sum(argmax f(x) == y)`.
+    """Top-1 accuracy in percent: `100 / N * sum(argmax f(x) == y)`, over all targets where a sample has several (tokens).
 
     Leaves the model's mode as it was. Raises `DataError` on an empty split, `PreconditionError` where the outputs
     are not classes, or fewer than the labels need.
     """
-    return 100 * sum(_hits(outputs, targets) for outputs, targets in _outputs(model, split, batch_size)) / len(split)
+    hits = count = 0
+    for outputs, targets in _outputs(model, split, batch_size):
+        hits, count = hits + _hits(outputs, targets), count + targets.numel()
+    return 100 * hits / count
+
+
+def perplexity(model: nn.Module, split: Split, *, batch_size: int = 32) -> float:
+    """`exp(-1/M sum log p(y | x))` over the `M` tokens of a split: that of a guess among so many equally likely ones.
+
+    `model` gives scores `(N, T, V)`, `targets` `(N, T)` are the next token at every position. Logarithms are natural; `log2` of
+    the result is in bits a token. Infinite beyond float64. Raises as `evaluate` does.
+    """
+    total, count = 0.0, 0
+    for outputs, targets in _outputs(model, split, batch_size):
+        _check_classes(outputs, targets)
+        total, count = total + float(CrossEntropy()(outputs.double(), targets)) * targets.numel(), count + targets.numel()
+    return float(torch.tensor(total / count, dtype=torch.float64).exp())
 
 
 def mean_squared_error(model: nn.Module, split: Split, *, batch_size: int = 256) -> float:
@@ -69,8 +90,9 @@ def mean_squared_error(model: nn.Module, split: Split, *, batch_size: int = 256)
 
 def mean_loss(model: nn.Module, split: Split, loss: Loss, *, batch_size: int = 256, classes: bool = False) -> tuple[float, float]:
     """Mean loss over the samples of a split, and top-1 accuracy in percent (NaN without `classes`)."""
-    total, hits = 0.0, 0
+    total, hits, count = 0.0, 0, 0
     for outputs, targets in _outputs(model, split, batch_size):
         hits += _hits(outputs, targets) if classes else 0
+        count += targets.numel()
         total += float(loss(outputs, targets)) * len(targets)
-    return total / len(split), 100 * hits / len(split) if classes else float("nan")
+    return total / len(split), 100 * hits / count if classes else float("nan")

@@ -14,6 +14,7 @@ from lilliput.train.protocols import Dataset
 if TYPE_CHECKING:
     import torch
     from lightning_fabric import Fabric
+    from torch.nn.parallel import DistributedDataParallel
 
 Batch = tuple[Tensor, Tensor]
 Row = dict[str, float]
@@ -46,7 +47,7 @@ class State:
 
 
 class Hook:
-    """Seven moments of a run, all of them no-ops here.
+    """Eight moments of a run, all of them no-ops here.
 
     Several hooks run in the order given, each seeing what the one before made of batch and loss. What a hook keeps
     from step to step it returns from `state_dict` (tensors, numbers, strings, and lists, tuples and dicts of them).
@@ -57,6 +58,9 @@ class Hook:
 
         Called again when a run resumes, before the saved state is loaded, so it must add the same ones each time.
         """
+
+    def connect(self, state: State, network: DistributedDataParallel) -> None:
+        """Before the first step of a run of several processes: change what they send each other (`register_comm_hook`)."""
 
     def batch(self, state: State, batch: Batch) -> Batch:  # noqa: ARG002
         """Change inputs and targets of a step, already on the device."""
@@ -96,6 +100,11 @@ class Hooks(Hook):
         """All, in order."""
         for hook in self.hooks:
             hook.start(state)
+
+    def connect(self, state: State, network: DistributedDataParallel) -> None:
+        """All, in order."""
+        for hook in self.hooks:
+            hook.connect(state, network)
 
     def batch(self, state: State, batch: Batch) -> Batch:
         """All, in order, each on the one before's batch."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lilliput.core.errors import CorruptFileError, DataError, LilliputError, PreconditionError
 from lilliput.core.report import describe
@@ -62,13 +63,13 @@ def fit(model: nn.Module, data: Dataset, config: Fit, *, hooks: Sequence[Hook] =
                                         "hooks": describe(list(hooks)), "model": files.digest(model)}
     job = Job(model=copy.deepcopy(model), data=data, config=config, hooks=tuple(hooks), loss=loss, checkpoint=target,
               recipe=recipe, progress=progress)
-    from lilliput.train.parallel import accelerator, run_parallel
+    from lilliput.train.parallel import accelerator, numbers, run_parallel
 
     if config.devices > 1:
         return run_parallel(_run, job, config)
     from lightning_fabric import Fabric
 
-    return _run(Fabric(accelerator=accelerator(1), devices=1, precision=config.precision), job)
+    return _run(Fabric(accelerator=accelerator(1), devices=1, plugins=numbers(config)), job)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,9 @@ class _Trainer:
             _lay_out_(state.model, torch.channels_last)
         state.optimizer = config.optimizer.build(state.model.parameters())
         self.network, self.optimizer = self.fabric.setup(state.model, state.optimizer)
+        for module in self.network.modules():
+            if isinstance(module, DistributedDataParallel):
+                self.hooks.connect(state, module)
         if self.job.checkpoint is not None and self.job.checkpoint.path.exists():
             self._resume(self.job.checkpoint.path)
 

@@ -20,7 +20,10 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Cross entropy of `outputs` (N, classes) with integer `targets` (N,), optionally with smoothed labels."""
+    """Cross entropy of `outputs` (N, ..., classes) with integer `targets` (N, ...), optionally with smoothed labels.
+
+    More than one target to a sample (the next token at every position) counts each the same.
+    """
 
     label_smoothing: float = 0.0
 
@@ -30,6 +33,8 @@ class CrossEntropy:
 
     def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
         """The scalar."""
+        if outputs.ndim > 2 and outputs.shape[:-1] == targets.shape:
+            outputs, targets = outputs.flatten(0, -2), targets.flatten()
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
 

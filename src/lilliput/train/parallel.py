@@ -18,6 +18,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 import torch.multiprocessing as mp
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
@@ -78,6 +79,16 @@ def accelerator(devices: int) -> str:
     return "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= devices else "cpu"
 
 
+def numbers(config: Fit) -> Precision:
+    """What layers compute in, by Fabric's own means, but for its scaling of the loss, which hooks would not see, and for
+    its refusal of half precision on the CPU."""
+    if config.precision == "32-true":
+        return Precision()
+    mixed = MixedPrecision(config.precision, accelerator(config.devices))
+    mixed.scaler = None
+    return mixed
+
+
 def run_parallel(function: Callable[[Fabric, Job], Out], job: Job, config: Fit) -> Out:
     """Run `function(fabric, job)` in `config.devices` processes; the result is that of the caller's, rank zero.
 
@@ -115,7 +126,7 @@ def run_parallel(function: Callable[[Fabric, Job], Out], job: Job, config: Fit) 
 def _run(function: Callable[[Fabric, Job], Out], job: Job, config: Fit, place: tuple[int, int], pipe: Connection | None = None) -> Out:
     rank, port = place
     strategy = DDPStrategy(cluster_environment=_Processes(rank=rank, world=config.devices, port=port))
-    fabric = Fabric(accelerator=accelerator(config.devices), devices=config.devices, strategy=strategy, precision=config.precision)
+    fabric = Fabric(accelerator=accelerator(config.devices), devices=config.devices, strategy=strategy, plugins=numbers(config))
     with _environment_kept():
         try:
             fabric.launch()

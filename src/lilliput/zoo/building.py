@@ -13,12 +13,14 @@ from torch import nn
 
 from lilliput.core.errors import PreconditionError, UnknownNameError
 from lilliput.zoo.autoencoder import autoencoder
+from lilliput.zoo.decoder import decoder
 from lilliput.zoo.ds_cnn import ds_cnn
 from lilliput.zoo.lenet import lenet5, lenet_300_100
 from lilliput.zoo.mobilenet_v1 import mobilenet_v1
 from lilliput.zoo.mobilenet_v2 import mobilenet_v2
 from lilliput.zoo.resnet import resnet18, resnet50
 from lilliput.zoo.resnet_cifar import resnet8, resnet20, resnet56
+from lilliput.zoo.unet import unet
 from lilliput.zoo.vit import vit_tiny
 
 SMALL = 64  # pixels up to which a network made for 224 keeps the resolution of its input at first
@@ -28,10 +30,12 @@ SMALL = 64  # pixels up to which a network made for 224 keeps the resolution of 
 class _Family:
     build: Callable[..., nn.Module]
     size: tuple[int, ...]  # of one input, after its channels
+    dtype: torch.dtype = torch.float32  # of its values
 
 
 _ZOO = {family.build.__name__: family for family in (
     _Family(autoencoder, ()),
+    _Family(decoder, (), torch.int64),
     _Family(ds_cnn, (49, 10)),
     _Family(lenet5, (28, 28)),
     _Family(lenet_300_100, (28, 28)),
@@ -42,6 +46,7 @@ _ZOO = {family.build.__name__: family for family in (
     _Family(resnet20, (32, 32)),
     _Family(resnet50, (224, 224)),
     _Family(resnet56, (32, 32)),
+    _Family(unet, (32, 32)),
     _Family(vit_tiny, (32, 32)),
 )}
 
@@ -72,6 +77,15 @@ def input_shape(name: str, *, in_chans: int | None = None) -> tuple[int, ...]:
     family = _family(name)
     default = inspect.signature(family.build).parameters["in_chans"].default
     return (in_chans or default, *family.size)
+
+
+def input_dtype(name: str) -> torch.dtype:
+    """Type of the values of an input: int64 where they are token numbers.
+
+    >>> input_dtype("decoder"), input_dtype("resnet20")
+    (torch.int64, torch.float32)
+    """
+    return _family(name).dtype
 
 
 def create(
