@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lilliput.quantize.low_precision.casts import Cast, Unchanged
@@ -17,25 +17,26 @@ class Operands:
     `error_for_weight` is that of the copy from which the weight's gradient comes; None for one copy that serves both.
     """
 
-    weight: Cast = Unchanged()
-    activation: Cast = Unchanged()
-    error: Cast = Unchanged()
+    weight: Cast = field(default_factory=Unchanged)
+    activation: Cast = field(default_factory=Unchanged)
+    error: Cast = field(default_factory=Unchanged)
     error_for_weight: Cast | None = None
 
     def nearest(self) -> Operands:
         """The same without chance."""
         copy = None if self.error_for_weight is None else self.error_for_weight.nearest()
-        return Operands(weight=self.weight.nearest(), activation=self.activation.nearest(), error=self.error.nearest(), error_for_weight=copy)
+        return Operands(weight=self.weight.nearest(), activation=self.activation.nearest(), error=self.error.nearest(),
+                        error_for_weight=copy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
     """One layer: `forward` sums the result, `backward` the error of its input, `gradient` that of weight and bias."""
 
-    operands: Operands = Operands()
-    forward: Sum = Wide()
-    backward: Sum = Wide()
-    gradient: Sum = Wide()
+    operands: Operands = field(default_factory=Operands)
+    forward: Sum = field(default_factory=Wide)
+    backward: Sum = field(default_factory=Wide)
+    gradient: Sum = field(default_factory=Wide)
 
     def nearest(self) -> Arithmetic:
         """The same without chance, for evaluation."""

@@ -52,7 +52,7 @@ class Rounded:
     """The numbers of a format, at scale one."""
 
     format: Format
-    rounding: Rounding = Nearest()
+    rounding: Rounding = field(default_factory=Nearest)
 
     def __call__(self, x: Tensor) -> Scaled:
         """The scaled values."""
@@ -76,7 +76,7 @@ class Ranged:
     """
 
     grid: Integer = field(default_factory=lambda: Integer(bits=8, signed=False, symmetric=False))
-    rounding: Rounding = Nearest()
+    rounding: Rounding = field(default_factory=Nearest)
 
     def __call__(self, x: Tensor) -> Scaled:
         """The scaled values."""

@@ -28,7 +28,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Float:
-    """Binary floating point: a sign, `exponent` and `mantissa` bits, subnormal numbers and the bias `2^(exponent-1) - 1` of IEEE 754.
+    """Binary floating point: a sign, `exponent` and `mantissa` bits, with IEEE's bias `2^(exponent-1) - 1` and subnormal numbers.
 
     The top exponent is kept for infinities and NaN, so that `Float(exponent=5, mantissa=10)` is IEEE's half precision and
     `Float(exponent=5, mantissa=2)` the E5M2 of hardware. What rounds to more than `largest` becomes `largest` where the
@@ -47,8 +47,8 @@ class Float:
 
     def __post_init__(self) -> None:
         if not (2 <= self.exponent <= 8 and 1 <= self.mantissa <= 20):
-            raise RecipeError(f"a format inside float32 has 2 to 8 bits of exponent and 1 to 20 of mantissa, not {self.exponent} and "
-                              f"{self.mantissa}")
+            raise RecipeError("a format inside float32 has 2 to 8 bits of exponent and 1 to 20 of mantissa, not "
+                              f"{self.exponent} and {self.mantissa}")
 
     @property
     def bits(self) -> int:
@@ -57,7 +57,7 @@ class Float:
 
     @property
     def _bias(self) -> int:
-        return 2 ** (self.exponent - 1) - 1
+        return (1 << (self.exponent - 1)) - 1
 
     @property
     def largest(self) -> float:

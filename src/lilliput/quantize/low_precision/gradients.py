@@ -75,7 +75,7 @@ def cast_gradients(traced: Traced, cast: Cast) -> Traced:
             traced.add_submodule(target, GradientCast(cast))
             with traced.graph.inserting_after(node):
                 new = traced.graph.call_module(target, (node,))
-            node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)  # type: ignore[misc]
+            node.replace_all_uses_with(new, delete_user_cb=lambda user, new=new: user is not new)
     traced.graph.lint()
     traced.recompile()
     return traced

@@ -28,9 +28,10 @@ class LossScale:
     interval: int | None = 2000
 
     def __post_init__(self) -> None:
-        if not (0 < self.initial < math.inf and self.growth > 1 and 0 < self.backoff < 1 and (self.interval is None or self.interval > 0)):
-            raise RecipeError("a loss scale has a positive initial value, growth above 1, backoff between 0 and 1, and a positive interval "
-                              f"or None, not {self!r}")
+        spaced = self.interval is None or self.interval > 0
+        if not (0 < self.initial < math.inf and self.growth > 1 and 0 < self.backoff < 1 and spaced):
+            raise RecipeError("a loss scale has a positive initial value, growth above 1, backoff between 0 and 1, and a positive "
+                              f"interval or None, not {self!r}")
 
 
 class _Amplify(torch.autograd.Function):
@@ -79,8 +80,8 @@ class ScaleLoss(Hook):
             parameter.grad = None
         self.scale, self.calm, self.skipped = self.scale * self.settings.backoff, 0, self.skipped + 1
         if self.scale < _LEAST:
-            raise DivergenceError(f"the gradients of step {state.step + 1} are not finite at any loss scale: lower the learning rate, or "
-                                  "train in a wider format")
+            raise DivergenceError(f"the gradients of step {state.step + 1} are not finite at any loss scale: lower the learning rate, "
+                                  "or train in a wider format")
 
     def epoch(self, state: State) -> None:
         """Report the scale and the steps left out."""

@@ -25,9 +25,10 @@ class MixedPrecision:
     """A Step: layers compute in half precision, on copies of float32 weights that the optimizer updates in float32.
 
     "16-mixed" is IEEE half precision and wants `loss_scale`; "bf16-mixed" has float32's exponents and needs none. The
-    arithmetic is the machine's own, through torch's autocast, which decides operator by operator: convolutions and products in
-    half precision with the machine's accumulators (float32), reductions and losses in float32. Departs from the paper in
-    that weights' gradients are float32 from the moment they are computed, since so are the weights. (micikevicius2018mixed)
+    arithmetic is the machine's own, through torch's autocast, which decides operator by operator: convolutions and products,
+    with their gradients, in half precision with the machine's accumulators; what needs the range in float32. Gradients of
+    weights become float32 before they are unscaled, and the loss is float32. Half precision without hardware for it (most
+    CPUs) is exact but slow. (micikevicius2018mixed)
     """
 
     precision: Precision = "16-mixed"
@@ -49,9 +50,9 @@ class MixedPrecision:
         trained = fit(network, data, config, hooks=(*scaling, *self.hooks), checkpoint=self.checkpoint)
         skipped = int(sum(row.get("skipped_steps", 0.0) for row in trained.history))
         scale = trained.history[-1].get("loss_scale") if trained.history else None
-        notes = () if scale is None else (f"loss scale {scale:g} at the end; {skipped} steps were left out, since gradients overflowed",)
+        said = f"loss scale {scale:g} at the end; {skipped} steps were left out, since gradients overflowed" if scale else ""
         layers = tuple({"layer": name, "weight_format": "float32", "compute": self.precision} for name, _ in _weights(network))
-        entry = Entry(method="quantize.mixed_precision_training", recipe=repr(self), layers=layers, notes=notes,
+        entry = Entry(method="quantize.mixed_precision_training", recipe=repr(self), layers=layers, notes=(said,) if said else (),
                       seconds=time.perf_counter() - started)
         return Result(trained.model.eval(), Report((entry,)))
 

@@ -38,7 +38,8 @@ class RoundedSGD:
 
     def _plain(self) -> SGD:
         """The same without rounding; checks the settings."""
-        return SGD(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=False, decay_vectors=self.decay_vectors)
+        return SGD(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=False,
+                   decay_vectors=self.decay_vectors)
 
     @staticmethod
     def like(plain: Optimizer, number: Rounded) -> RoundedSGD:
@@ -47,7 +48,8 @@ class RoundedSGD:
             return plain
         if not isinstance(plain, SGD):
             raise RecipeError(f"rounded updates are defined for SGD, not {type(plain).__name__}: use Fit(optimizer=SGD(...))")
-        return RoundedSGD(number=number, lr=plain.lr, momentum=plain.momentum, weight_decay=plain.weight_decay, decay_vectors=plain.decay_vectors)
+        return RoundedSGD(number=number, lr=plain.lr, momentum=plain.momentum, weight_decay=plain.weight_decay,
+                          decay_vectors=plain.decay_vectors)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimizer; puts the parameters on the grid."""
@@ -61,7 +63,8 @@ class RoundedSGD:
 
 class _RoundedSGD(torch.optim.Optimizer):
     def __init__(self, groups: list[dict[str, Any]], settings: RoundedSGD) -> None:
-        super().__init__(groups, {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay, "steps": 0})
+        defaults = {"lr": settings.lr, "momentum": settings.momentum, "weight_decay": settings.weight_decay, "steps": 0}
+        super().__init__(groups, defaults)
         self._settings = settings
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from lilliput.core.errors import PreconditionError
+from lilliput.graph.shapes import shapes
 from lilliput.graph.trace import Traced
 from lilliput.quantize.low_precision.arithmetic import Plan
 from lilliput.quantize.low_precision.layers import Layer
@@ -42,19 +43,19 @@ def emulated(traced: Traced, plan: Plan, norm: RangeNorm | None = None) -> tuple
     traced = copy.deepcopy(traced)
     names = layer_names(traced)
     if not names:
-        raise PreconditionError("the network has no convolution over one or two dimensions and no linear layer, so nothing to emulate")
-    arithmetic, notes = plan(names), []
+        raise PreconditionError("the network has no linear layer and no convolution over one or two dimensions, so nothing to emulate")
+    arithmetic, sizes, notes = plan(names), shapes(traced), []
     for node in list(traced.graph.nodes):
         if _emulated(node):
             name = layer_name(node)
-            _replace_(traced, node, Layer(name, arithmetic[name], geometry(traced, node)), tuple(node.args[:3]))
+            _replace_(traced, node, Layer(name, arithmetic[name], _geometry(node, sizes[node.args[1]])), tuple(node.args[:3]))
         elif node.target in LAYERS:
             notes.append(f"{layer_name(node)} stays in float32: {node.target} is not emulated")
         elif norm is not None and node.target is aten.batch_norm.default:
             if None in node.args[3:5]:
                 notes.append(f"{layer_name(node)} stays a batch norm: it keeps no running statistics")
             else:
-                module = RangeBatchNorm(layer_name(node), norm, float(node.args[6]), float(node.args[7]))  # type: ignore[arg-type]
+                module = RangeBatchNorm(layer_name(node), norm, float(node.args[6]), float(node.args[7]))
                 _replace_(traced, node, module, tuple(node.args[:5]))
     traced.graph.lint()
     traced.recompile()
@@ -82,19 +83,18 @@ def _replace_(traced: Traced, node: fx.Node, module: nn.Module, arguments: tuple
     traced.graph.erase_node(node)
 
 
-def geometry(traced: Traced, node: fx.Node) -> Geometry:
-    """The window of a convolution's node, or that the layer is dense."""
+def _geometry(node: fx.Node, weight: tuple[int, ...]) -> Geometry:
+    """The window of a convolution's node, whose weight has this shape, or that the layer is dense."""
     if node.target is aten.linear.default:
         return Dense()
-    given = [*node.args[3:], *[None] * 4]
-    stride, dilation = pair(given[0] or [1]), pair(given[2] or [1])
-    groups = int(given[3] or 1)  # type: ignore[call-overload]
+    given: list[Any] = [*node.args[3:], *[None] * 4]
+    stride, dilation = pair(given[0] or [1, 1]), pair(given[2] or [1, 1])
+    groups = int(given[3] or 1)
     if node.target in _CONVOLUTIONS:
-        rows, columns = pair(given[1] or [0])
-        one = "conv1d" in str(node.target)
-        return Window(stride=stride, padding=(0, 0, columns, columns) if one else (rows, rows, columns, columns), dilation=dilation, groups=groups)
+        rows, columns = pair(given[1] or [0, 0])
+        rows = 0 if "conv1d" in str(node.target) else rows
+        return Window(stride=stride, padding=(rows, rows, columns, columns), dilation=dilation, groups=groups)
     padding = (0, 0, 0, 0)
     if given[1] == "same":
-        weight = traced.tensor(str(node.args[1].target))  # type: ignore[union-attr]
-        padding = same_padding((1, *weight.shape[2:])[-2:], dilation)  # type: ignore[arg-type]
+        padding = same_padding(pair(list(weight[2:])), dilation)
     return Window(stride=stride, padding=padding, dilation=dilation, groups=groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,8 @@ class RangeNorm:
     """
 
     factor: float = 0.5
-    activation: Cast = Unchanged()
-    error: Cast = Unchanged()
+    activation: Cast = field(default_factory=Unchanged)
+    error: Cast = field(default_factory=Unchanged)
 
     def __post_init__(self) -> None:
         if not self.factor > 0:
@@ -53,7 +53,7 @@ class RangeBatchNorm(nn.Module):
         if self.training:
             rows = x.transpose(0, 1).flatten(1)
             if rows.shape[1] < 2:
-                raise PreconditionError(f"{self.name} has one value a channel in this batch, which has no range: use a larger batch_size")
+                raise PreconditionError(f"{self.name} has one value a channel in this batch, and so no range: use a larger batch_size")
             center, squared = rows.mean(1), range_deviation(rows, settings.factor).square()
             with torch.no_grad():
                 mean.lerp_(center.to(mean.dtype), self.momentum)

@@ -28,7 +28,7 @@ from lilliput.quantize.prepare import prepare
 from lilliput.quantize.scheme import Scheme
 from lilliput.train import SGD, Fit, Hook, fit
 
-# From the trained network, its arithmetic and the data to the network that is handed out, with notes on it.
+# From the trained network, the arithmetic of its layers and the data to the network that is handed out, with notes on it.
 Finish = Callable[[Traced, dict[str, Arithmetic], Any], tuple[Traced, list[str]]]
 
 
@@ -37,18 +37,26 @@ def fine_tuning() -> Fit:
     return Fit(epochs=3, optimizer=SGD(lr=0.01, nesterov=False))
 
 
-def as_trained(network: Traced, arithmetic: dict[str, Arithmetic], data: Any) -> tuple[Traced, list[str]]:  # noqa: ARG001
+@dataclass(frozen=True)
+class AsTrained:
     """The weights as the optimizer left them, to be run in float32."""
-    return network, []
+
+    def __call__(self, network: Traced, arithmetic: dict[str, Arithmetic], data: Any) -> tuple[Traced, list[str]]:  # noqa: ARG002
+        """The network."""
+        return network, []
 
 
-def on_weight_grid(network: Traced, arithmetic: dict[str, Arithmetic], data: Any) -> tuple[Traced, list[str]]:  # noqa: ARG001
+@dataclass(frozen=True)
+class OnWeightGrid:
     """Each layer's weight as its arithmetic multiplied it, to nearest; the other parameters as the optimizer left them."""
-    with torch.no_grad():
-        for layer, name in weight_names(network).items():
-            weight = network.tensor(name)
-            weight.copy_(arithmetic[layer].operands.weight.nearest()(weight).dense())
-    return network, []
+
+    def __call__(self, network: Traced, arithmetic: dict[str, Arithmetic], data: Any) -> tuple[Traced, list[str]]:  # noqa: ARG002
+        """The network, its weights changed in place."""
+        with torch.no_grad():
+            for layer, name in weight_names(network).items():
+                weight = network.tensor(name)
+                weight.copy_(arithmetic[layer].operands.weight.nearest()(weight).dense())
+        return network, []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,7 @@ class LowPrecision:
     loss_scale: LossScale | None = None
     fit: Fit = field(default_factory=fine_tuning)
     hooks: tuple[Hook, ...] = ()
-    finish: Finish = as_trained
+    finish: Finish = field(default_factory=AsTrained)
     checkpoint: Path | None = field(default=None, repr=False)
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
@@ -98,10 +106,12 @@ class LowPrecision:
         trained = fit(rewritten, data, self._fit(), hooks=(*scaling, *self.hooks), checkpoint=self.checkpoint)
         arithmetic = self.plan(layer_names(network))
         finished, more = self.finish(original_(network, trained.model).eval(), arithmetic, data)
-        rows = layer_rows(finished, data) if is_quantized(finished) else tuple(_row(network, before, *item) for item in arithmetic.items())
+        rows = (layer_rows(finished, data) if is_quantized(finished)
+                else tuple(_row(network, before, *item) for item in arithmetic.items()))
         skipped = sum(row.get("skipped_steps", 0.0) for row in trained.history)
         notes += more + ([f"{int(skipped)} steps were left out, since gradients overflowed"] if skipped else [])
-        entry = Entry(method=self.method, recipe=repr(self), layers=rows, notes=tuple(notes), seconds=time.perf_counter() - started)
+        entry = Entry(method=self.method, recipe=repr(self), layers=rows, notes=tuple(notes),
+                      seconds=time.perf_counter() - started)
         return Result(finished.eval(), Report((entry,)))
 
     def _fit(self) -> Fit:
@@ -111,7 +121,8 @@ class LowPrecision:
 
 
 def _row(network: Traced, before: dict[str, torch.Tensor], layer: str, arithmetic: Arithmetic) -> Row:
-    row: Row = {"layer": layer, "weight_format": repr(arithmetic.operands.weight), "activation_format": repr(arithmetic.operands.activation)}
+    operands = arithmetic.operands
+    row: Row = {"layer": layer, "weight_format": repr(operands.weight), "activation_format": repr(operands.activation)}
     name = weight_names(network).get(layer)
     if name in before:
         old = before[name]

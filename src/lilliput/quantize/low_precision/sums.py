@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -61,7 +61,7 @@ class Chunked:
     then rounded equals the addition rounded once, for terms with mantissas of up to 10 bits. (wang2018fp8)
     """
 
-    number: Rounded = Rounded(format=FP16)
+    number: Rounded = field(default_factory=lambda: Rounded(format=FP16))
     chunk: int = 64
     every_addition: bool = False
 
@@ -72,7 +72,7 @@ class Chunked:
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Chunk after chunk, in the order of the shared dimension."""
         total: Tensor | None = None
-        for left, right in zip(a.split(self.chunk, -1), b.split(self.chunk, -2), strict=True):
+        for left, right in zip(torch.split(a, self.chunk, -1), torch.split(b, self.chunk, -2), strict=True):
             part = self._chunk(left, right)
             total = part if total is None else self.number.round(total + part)
         assert total is not None

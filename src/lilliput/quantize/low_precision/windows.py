@@ -91,28 +91,32 @@ class Window:
     def errors(self, error: Tensor) -> Tensor:
         """The error `(G, O, P)`."""
         error = _flat(error)
-        n, outputs = error.shape[:2]
-        return error.reshape(n, self.groups, outputs // self.groups, -1).permute(1, 2, 0, 3).reshape(self.groups, outputs // self.groups, -1)
+        grouped = error.reshape(len(error), self.groups, -1, error.shape[2] * error.shape[3]).permute(1, 2, 0, 3)
+        return grouped.reshape(self.groups, grouped.shape[1], -1)
 
     def input_gradient(self, add: Sum, error: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """The error with `stride - 1` zeros in between, correlated with the turned weight: summed over outputs and window."""
-        wide, kernel, spread = _flat(x), _flat(weight), _flat(error)
+        kernel, spread, size = _flat(weight), _flat(error), self._padded(_flat(x))
         top, bottom, left, right = self.padding
-        size = (wide.shape[2] + top + bottom, wide.shape[3] + left + right)
         reach = [d * (k - 1) for d, k in zip(self.dilation, _pair(kernel), strict=True)]
         canvas = spread.new_zeros(*spread.shape[:2], size[0] + reach[0], size[1] + reach[1])
         rows = slice(reach[0], reach[0] + self.stride[0] * spread.shape[2], self.stride[0])
         columns = slice(reach[1], reach[1] + self.stride[1] * spread.shape[3], self.stride[1])
         canvas[:, :, rows, columns] = spread
         turned = kernel.reshape(self.groups, -1, *kernel.shape[1:]).flip(3, 4).transpose(1, 2)
-        product = add(turned.reshape(self.groups, kernel.shape[1], -1), _columns(canvas, _pair(kernel), (1, 1), self.dilation, self.groups))
+        windows = _columns(canvas, _pair(kernel), (1, 1), self.dilation, self.groups)
+        product = add(turned.reshape(self.groups, kernel.shape[1], -1), windows)
         whole = product.reshape(self.groups, -1, len(x), *size).permute(2, 0, 1, 3, 4).reshape(len(x), -1, *size)
         return whole[:, :, top : size[0] - bottom, left : size[1] - right].reshape(x.shape)
 
-    def _extent(self, x: Tensor, weight: Tensor) -> Pair:
+    def _padded(self, x: Tensor) -> Pair:
         top, bottom, left, right = self.padding
-        size = (x.shape[2] + top + bottom, x.shape[3] + left + right)
-        height, width = ((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(size, self.dilation, _pair(weight), self.stride, strict=True))
+        return x.shape[2] + top + bottom, x.shape[3] + left + right
+
+    def _extent(self, x: Tensor, weight: Tensor) -> Pair:
+        """Height and width of the result."""
+        sizes = zip(self._padded(x), self.dilation, _pair(weight), self.stride, strict=True)
+        height, width = ((n - d * (k - 1) - 1) // s + 1 for n, d, k, s in sizes)
         return height, width
 
 
