@@ -26,6 +26,7 @@ from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionEr
 from lilliput.deploy import levels, lookup
 from lilliput.deploy.integer import global_pools_, integer_biases_, keep_float_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
+from lilliput.deploy.shortcuts import means_for_pools_, short_cuts
 from lilliput.graph.fold import fold_batchnorm
 from lilliput.graph.trace import as_inputs, export_program, trace
 
@@ -46,6 +47,7 @@ def export(model: nn.Module, path: str | PathLike[str], example: Tensor | tuple[
     """
     inputs = as_inputs(example)
     traced = fold_batchnorm(copy.deepcopy(trace(model, example)).eval())
+    means_for_pools_(traced)
     program, _ = export_program(traced, traced.example)
     exported = _convert(program, max(opset or _OPSET, _OPSET))
     lookup.lower_lookups_(exported)
@@ -84,7 +86,7 @@ def _convert(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
         if hasattr(torch.ops.lilliput, name):
             table[getattr(torch.ops.lilliput, name).default] = translation
     try:
-        with _quiet():
+        with _quiet(), short_cuts():
             result = torch.onnx.export(program, dynamo=True, opset_version=opset, custom_translation_table=table, verbose=False, optimize=True)
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())[:600]

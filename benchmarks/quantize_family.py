@@ -1,0 +1,161 @@
+"""Every quantization method on one network: ResNet-8 on Fashion-MNIST, one file of results to a row, so that it resumes.
+
+    python -m benchmarks.quantize_family [--table] [CASE ...]
+
+A case is a catalogue id with bits (`quantize.adaround w4a8`) and perhaps a seed (`quantize.lsq w2a2 s1`). Methods without training see 512
+images; those that train start from the float network and take two epochs, unless a method says that it needs its own. Choices were
+made on the validation split; accuracy is of the exported file in ONNX Runtime on the test split. `python -m benchmarks.quantize_family --table`
+writes `benchmarks/QUANTIZE.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.networks28 import original
+from benchmarks.results import environment
+from lilliput import data, methods
+from lilliput.core import Budget, Step, seed_everything
+from lilliput.core.atomic import write_text
+from lilliput.deploy.onnx import export
+from lilliput.deploy.runtime import Session
+from lilliput.graph import profile
+from lilliput.train import SGD, AdamW, Cosine, Fit
+
+HOME = Path(__file__).resolve().parent
+RESULTS = HOME / "results" / "quantize"
+# Named by the figures of the issue, so with three seeds.
+QUOTED = ("quantize.lsq", "quantize.ttq", "quantize.twn", "quantize.xnor_net", "quantize.bnn")
+_BITS = {"post": ((8, 8), (4, 8)), "train": ((4, 4),)}
+_MORE = {"quantize.qat": ((2, 2), (3, 3)), "quantize.lsq": ((2, 2), (3, 3)), "quantize.minmax": ((3, 8), (2, 8), (4, 4)),
+         "quantize.mse": ((3, 8), (2, 8), (4, 4)), "quantize.adaround": ((3, 8), (2, 8)), "quantize.brecq": ((3, 8), (2, 8)),
+         "quantize.gptq": ((3, 8), (2, 8)), "quantize.lq_nets": ((2, 2),)}
+# Recipes for other networks: attention and language models have tables of their own.
+_ELSEWHERE = frozenset({"quantize.peg", "quantize.llm_int8", "quantize.smoothquant", "quantize.ptq_vit", "quantize.apq_vit", "quantize.ptq4dm",
+                        "quantize.alq_amq"})
+_BINARY = ("quantize.bnn", "quantize.xnor_net")
+
+
+def fit_of(id: str, seed: int) -> Fit:
+    """Two epochs at a tenth of the usual rate; signs change only with Adam's steps."""
+    if id in _BINARY:
+        return Fit(epochs=2, optimizer=AdamW(lr=2e-3, weight_decay=0.0), schedule=Cosine(), seed=seed, channels_last=True)
+    return Fit(epochs=2, optimizer=SGD(lr=0.02), schedule=Cosine(warmup=0.05), seed=seed, channels_last=True)
+
+
+def parameters(id: str) -> frozenset[str]:
+    """What the recipe can be told."""
+    return frozenset(inspect.signature(methods.build(id)).parameters)
+
+
+def cases() -> Iterator[str]:
+    """Every row that works, at the bits that its kind is compared at."""
+    for row in methods.rows():
+        if row.family != "quantize" or not row.works or row.id in _ELSEWHERE:
+            continue
+        known = parameters(row.id)
+        bits = _BITS["train" if "fit" in known else "post"] + _MORE.get(row.id, ())
+        names = [f"{row.id} w{w}a{a}" for w, a in bits] if {"weights", "activations"} <= known and row.id != "quantize.fixed_point_sr" else [row.id]
+        for name in names:
+            yield name
+            if row.id in QUOTED:
+                yield from (f"{name} s{seed}" for seed in (1, 2))
+
+
+def step_of(case: str) -> tuple[Step, int]:
+    """The step of a case, and its seed."""
+    id, *rest = case.split()
+    seed = next((int(part[1:]) for part in rest if part[0] == "s"), 0)
+    known, options = parameters(id), {}
+    for part in rest:
+        if part[0] == "w":
+            weights, _, activations = part[1:].partition("a")
+            options |= {"weights": int(weights), "activations": int(activations)}
+    if "budget" in known:
+        options["budget"] = Budget(macs=0.5) if "factorize" in methods.get(id).build else Budget(bits=4.0)
+    if "fit" in known:
+        options["fit"] = fit_of(id, seed)
+    build: Callable[..., Step] = methods.build(id)
+    return build(**options), seed
+
+
+def measure(case: str) -> dict[str, Any]:
+    """Accuracy, size and time of one case."""
+    step, seed = step_of(case)
+    fashion, network = data.load("fashion_mnist"), original("resnet8", seed).eval()
+    seed_everything(seed)
+    began = time.perf_counter()
+    result = step(network, fashion)
+    seconds = time.perf_counter() - began
+    rows = [row for entry in result.report.entries for row in entry.layers]
+    out: dict[str, Any] = {"case": case, "seed": seed, "recipe": result.report.entries[-1].recipe, "seconds": seconds,
+                           "weight_bits": _average(rows, result.model), "notes": [n for e in result.report.entries for n in e.notes][:20]}
+    with tempfile.TemporaryDirectory() as folder:
+        for key, model in (("float", network), ("quantized", result.model.eval())):
+            session = Session(export(model, Path(folder) / f"{key}.onnx", fashion.example(8)), threads=1)
+            out[key] = {"val": session.evaluate(fashion.val), "test": session.evaluate(fashion.test), "bytes": session.size}
+    return out | {"drop": out["float"]["test"] - out["quantized"]["test"], "environment": environment()}
+
+
+def _average(rows: list[dict[str, Any]], model: Any) -> float | None:
+    """Bits of a weight, averaged over the weights of the layers that report them."""
+    sizes = {layer.layer: layer.params for layer in profile(model).layers}
+    found = [(float(row["weight_bits"]), sizes.get(str(row["layer"]), 0)) for row in rows if "weight_bits" in row]
+    total = sum(size for _, size in found)
+    return sum(bits * size for bits, size in found) / total if total else None
+
+
+def file_of(case: str) -> Path:
+    """Where a case's result stands."""
+    return RESULTS / f"{case.removeprefix('quantize.').replace(' ', '-')}.json"
+
+
+def table() -> str:
+    """All results as Markdown, best accuracy first within equal bits."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        groups.setdefault(" ".join(part for part in result["case"].split() if part[0] != "s"), []).append(result)
+    lines = ["| method | bits per weight | test accuracy | drop | file | seconds |", "|---|---|---|---|---|---|"]
+    for case, rows in sorted(groups.items(), key=lambda pair: (_bits_key(pair[0]), -max(r["quantized"]["test"] for r in pair[1]))):
+        accuracy = " / ".join(f"{r['quantized']['test']:.2f}" for r in rows)
+        drop = " / ".join(f"{r['drop']:+.2f}" for r in rows)
+        bits = "" if rows[0]["weight_bits"] is None else f"{rows[0]['weight_bits']:.2f}"
+        lines.append(f"| {case.removeprefix('quantize.')} | {bits} | {accuracy} | {drop} | {rows[0]['quantized']['bytes']} | {rows[0]['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
+def _bits_key(case: str) -> str:
+    return case.partition(" ")[2] or "~"
+
+
+def main() -> None:
+    """Measure what is not measured yet."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("cases", nargs="*")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if not options.table:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        for case in options.cases or cases():
+            if not file_of(case).exists():
+                result = measure(case)
+                write_text(file_of(case), json.dumps(result, indent=1) + "\n")
+                print(case, f"{result['drop']:+.2f}", f"{result['seconds']:.0f} s", flush=True)
+    page = HOME / "QUANTIZE.md"
+    before, mark, rest = page.read_text().partition("<!-- table -->")
+    write_text(page, f"{before}{mark}\n{table()}\n<!-- end of table -->{rest.partition('<!-- end of table -->')[2]}")
+
+
+if __name__ == "__main__":
+    main()
