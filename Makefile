@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts.
-BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 torchvision80 fashion
+BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 binary_gemm torchvision80 fashion
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench docs clean
@@ -67,6 +67,7 @@ check: $(VENV)/.installed
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
+	$(CC) -std=c99 -DLP_PORTABLE_ONLY -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
 	$(PY) -m lilliput.methods.table --check docs/methods.md
 
 bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)

@@ -53,7 +53,8 @@ def _binary(rng: np.random.Generator, side: int) -> dict[str, Call]:
     x, w = (rng.choice(np.array([-1, 1], np.float32), (side, side)) for _ in range(2))
     a, b, out = pack_signs(x), pack_signs(w), np.empty((side, side), np.int32)
     assert (gemm_binary(a, b) == x @ w.T).all()
-    calls: dict[str, Call] = {"ours": lambda: gemm_binary(a, b, out=out), "ours, packing": lambda: gemm_binary(pack_signs(x), b, out=out)}
+    calls: dict[str, Call] = {"ours": lambda: gemm_binary(a, b, out=out),
+                              "ours, packing": lambda: gemm_binary(pack_signs(x), b, out=out)}
     return calls | {f"ours, {path.name}": lambda p=path: gemm_binary(a, b, out=out, instructions=p)  # type: ignore[misc]
                     for path in available()[:-1]}
 
@@ -76,13 +77,14 @@ def _torch(m: int, side: int) -> dict[str, Call]:
 def _onnxruntime(rng: np.random.Generator, m: int, side: int) -> dict[str, Call]:
     """The three ways to an int8 product, each a session whose input and output are bound."""
     x = rng.integers(0, 256, (m, side), dtype=np.uint8)
-    constants = {"w": rng.integers(-127, 128, (side, side), dtype=np.int8), "s": np.float32(0.05), "zx": np.uint8(128), "zw": np.int8(0)}
+    w = rng.integers(-127, 128, (side, side), dtype=np.int8)
+    constants = {"w": w, "s": np.float32(0.05), "zx": np.uint8(128), "zw": np.int8(0)}
+    node = helper.make_node
     ways = {
-        "ort_matmul_integer": ([helper.make_node("MatMulInteger", ["x", "w"], ["y"])], TensorProto.INT32),
-        "ort_qlinear_matmul": ([helper.make_node("QLinearMatMul", ["x", "s", "zx", "w", "s", "zw", "s", "zx"], ["y"])], TensorProto.UINT8),
-        "ort_qdq_gemm": ([helper.make_node("DequantizeLinear", ["x", "s", "zx"], ["dx"]),
-                          helper.make_node("DequantizeLinear", ["w", "s", "zw"], ["dw"]), helper.make_node("Gemm", ["dx", "dw"], ["dy"]),
-                          helper.make_node("QuantizeLinear", ["dy", "s", "zx"], ["y"])], TensorProto.UINT8),
+        "ort_matmul_integer": ([node("MatMulInteger", ["x", "w"], ["y"])], TensorProto.INT32),
+        "ort_qlinear_matmul": ([node("QLinearMatMul", ["x", "s", "zx", "w", "s", "zw", "s", "zx"], ["y"])], TensorProto.UINT8),
+        "ort_qdq_gemm": ([node("DequantizeLinear", ["x", "s", "zx"], ["dx"]), node("DequantizeLinear", ["w", "s", "zw"], ["dw"]),
+                          node("Gemm", ["dx", "dw"], ["dy"]), node("QuantizeLinear", ["dy", "s", "zx"], ["y"])], TensorProto.UINT8),
     }
     return {name: _bound(nodes, kind, constants, x) for name, (nodes, kind) in ways.items()}
 
@@ -91,16 +93,17 @@ def _bound(nodes: list[onnx.NodeProto], kind: int, constants: dict[str, Any], x:
     import onnxruntime
 
     shape = [x.shape[0], constants["w"].shape[1]]
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in node.input} & set(constants)
     graph = helper.make_graph(nodes, "product", [helper.make_tensor_value_info("x", TensorProto.UINT8, list(x.shape))],
                               [helper.make_tensor_value_info("y", kind, shape)],
-                              [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items() if name in used])
+                              [numpy_helper.from_array(np.asarray(constants[name]), name) for name in sorted(used)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
     model.ir_version = 10
     session = open_session(model.SerializeToString(), 1)
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
-    binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, helper.tensor_dtype_to_np_dtype(kind).type))
+    out = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, helper.tensor_dtype_to_np_dtype(kind).type)
+    binding.bind_ortvalue_output("y", out)
     return lambda: session.run_with_iobinding(binding)
 
 

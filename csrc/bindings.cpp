@@ -2,6 +2,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "bindings_kernels.h"
+#include "bindings_training.h"
 #include "bits.h"
 
 namespace nb = nanobind;
@@ -15,6 +17,8 @@ NB_MODULE(_native, module) {
     module.attr("BAD_BITS") = static_cast<int>(LP_BAD_BITS);
     module.attr("BAD_CODE") = static_cast<int>(LP_BAD_CODE);
     module.attr("TOO_SHORT") = static_cast<int>(LP_TOO_SHORT);
+    module.attr("BAD_SHAPE") = static_cast<int>(LP_BAD_SHAPE);
+    module.attr("BAD_PATH") = static_cast<int>(LP_BAD_PATH);
 
     module.def("packed_size", &lp_packed_size, nb::arg("count"), nb::arg("bits"),
                "Bytes that `count` codes take; 0 for bad bits.");
@@ -32,4 +36,9 @@ NB_MODULE(_native, module) {
             return static_cast<int>(lp_unpack(packed.data(), packed.shape(0), bits, codes.data(), codes.shape(0)));
         },
         nb::arg("packed"), nb::arg("bits"), nb::arg("codes"), "Unpack into `codes`; returns a status.");
+    bind_signs(module);
+    bind_products(module);
+    bind_convolutions(module);
+
+    bind_training(module);
 }

@@ -12,17 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "status.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum {
-    LP_OK = 0,
-    LP_BAD_BITS = 1,  /* bits is not 1, 2 or 4 */
-    LP_BAD_CODE = 2,  /* a code does not fit in `bits` bits */
-    LP_TOO_SHORT = 3, /* a buffer holds less than the count needs */
-    LP_NULL = 4       /* a pointer is NULL although its length is not zero */
-} lp_status;
 
 /* Bytes that `count` codes of `bits` bits take: ceil(count * bits / 8), computed without overflow; 0 for bad bits. */
 size_t lp_packed_size(size_t count, unsigned bits);

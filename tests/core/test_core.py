@@ -55,6 +55,16 @@ def test_budget_targets():
         Budget(max_drop=-1)
 
 
+def test_bits_are_no_share_and_energy_has_its_units():
+    budget = Budget(bits=0.8, energy="3mJ")
+    assert budget.costs() == ("energy", "bits")
+    assert budget.targets({}) == {"energy": pytest.approx(3e-3), "bits": 0.8}
+    assert Budget(energy="50%").targets({"energy": 4.0}) == {"energy": 2.0}
+    for bits in (0, -1.0, 33, float("nan")):
+        with pytest.raises(BudgetError, match="bits"):
+            Budget(bits=bits)
+
+
 def test_reports_round_trip_and_concatenate():
     first = Report((Entry(method="prune.fpgm", metrics={"macs": 1.0}, layers=({"layer": "a", "channels_after": 3},), notes=("n",)),))
     both = first + Report((Entry(method="quantize.minmax", promised={"macs": 2.0}),))

@@ -52,7 +52,8 @@ class FloatNetwork(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         shapes = ((24, 3, 3, 3), (70, 24, 3, 3), (260, 70, 3, 3), (90, 260, 2, 2), (10, 90, 1, 1))
         self.weights = [sign(torch.randn(shape, generator=generator)) for shape in shapes]
-        self.norms = nn.ModuleList(norm(shape[0], spread, generator) for shape, spread in zip(shapes[:-1], (600, 14, 25, 32), strict=True))
+        spreads = (600, 14, 25, 32)
+        self.norms = nn.ModuleList(norm(shape[0], spread, generator) for shape, spread in zip(shapes, spreads, strict=False))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = []
@@ -73,8 +74,11 @@ def in_bits(network: FloatNetwork, path: Instructions) -> BinaryNetwork:
         reach = 255 * 27 if i == 0 else weight[0].numel()
         thresholds = fold(applied(network.norms[i]), weight.shape[0], reach)
         window = (around, Window(stride=(2, 2), padding=(1, 1, 1, 1)), around, Window())[i]
-        layers.append(PixelLayer(weights=pack_weights(rows, 1), kernel=(3, 3), thresholds=thresholds, window=window, pool=2) if i == 0 else
-                      BinaryLayer(weights=kernel_signs(weight), thresholds=thresholds, window=window, pool=2 if i == 2 else 1))
+        if i == 0:
+            layers.append(PixelLayer(weights=pack_weights(rows, 1), kernel=(3, 3), thresholds=thresholds, window=window, pool=2))
+        else:
+            signs, pool = kernel_signs(weight), 2 if i == 2 else 1
+            layers.append(BinaryLayer(weights=signs, thresholds=thresholds, window=window, pool=pool))
         assert layers[-1].reach == reach
     return BinaryNetwork([*layers, BinaryLayer(weights=kernel_signs(network.weights[-1]))], path)
 
@@ -103,7 +107,8 @@ def test_a_fully_connected_network_takes_vectors() -> None:
     layer = norm(300, 10, generator)
     with torch.no_grad():
         expected = sign(layer((x @ first.T)[:, :, None, None])).flatten(1) @ second.T
-    network = BinaryNetwork([BinaryLayer(weights=kernel_signs(first[:, :, None, None]), thresholds=fold(applied(layer), 300, 100)),
+    thresholds = fold(applied(layer), 300, 100)
+    network = BinaryNetwork([BinaryLayer(weights=kernel_signs(first[:, :, None, None]), thresholds=thresholds),
                              BinaryLayer(weights=kernel_signs(second[:, :, None, None]))])
     np.testing.assert_array_equal(network(pack_signs(x.numpy())), expected.numpy())
 
@@ -129,18 +134,18 @@ def test_batch_norm_in_numpy_folds_as_torch_does() -> None:
     layer = norm(500, 30, torch.Generator().manual_seed(0))
     with torch.no_grad():
         layer.bias.add_(0.1 * torch.randn(500, generator=torch.Generator().manual_seed(1)))  # no ties: they are torch's to decide
-    ours = fold(BatchNorm(mean=layer.running_mean.numpy(), variance=layer.running_var.numpy(), gamma=layer.weight.detach().numpy(),
-                          beta=layer.bias.detach().numpy(), epsilon=layer.eps), 500, 200)
+    mean, variance, gamma, beta = (t.detach().numpy() for t in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
+    ours = fold(BatchNorm(mean=mean, variance=variance, gamma=gamma, beta=beta, epsilon=layer.eps), 500, 200)
     theirs = fold(applied(layer), 500, 200)
     np.testing.assert_array_equal(ours.least, theirs.least)
     np.testing.assert_array_equal(ours.flip, theirs.flip)
 
 
 def test_a_threshold_worked_by_hand() -> None:
-    """y = gamma (x - 2) / 2 + beta: with gamma 1, beta 0.6 positive from x = 0.8, with gamma -1 up to 3.2; gamma 0 is constant."""
+    """y = gamma (x - 2) / 2 + beta: gamma 1, beta 0.6 is positive from x = 0.8, gamma -1 up to 3.2, gamma 0 constant."""
     one = np.ones(4, np.float32)
-    thresholds = fold(BatchNorm(mean=2 * one, variance=4 * one, gamma=np.float32([1, -1, 0, 0]), beta=np.float32([0.6, 0.6, 1, -1]),
-                                epsilon=0.0), 4, 9)
+    gamma, beta = np.float32([1, -1, 0, 0]), np.float32([0.6, 0.6, 1, -1])
+    thresholds = fold(BatchNorm(mean=2 * one, variance=4 * one, gamma=gamma, beta=beta, epsilon=0.0), 4, 9)
     x = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [3, 3, 3, 3], [4, 4, 4, 4]], np.int32)
     np.testing.assert_array_equal(thresholds(x).unpack(), [[-1, 1, 1, -1], [1, 1, 1, -1], [1, 1, 1, -1], [1, -1, 1, -1]])
     assert thresholds.least[:2].tolist() == [1, 4]
@@ -158,8 +163,9 @@ def test_bad_networks_name_the_remedy() -> None:
         BinaryNetwork([BinaryLayer(weights=weights, pool=2)])(pack_signs(np.ones((1, 1, 1, 3))))
     with pytest.raises(PreconditionError, match="PixelLayer"):
         BinaryNetwork([BinaryLayer(weights=weights)])(np.ones((1, 1, 1, 3), np.uint8))
+    pixels = PixelLayer(weights=pack_weights(np.ones((1, 3), np.int8), 1), kernel=(1, 1))
     with pytest.raises(PreconditionError, match="BinaryLayer"):
-        BinaryNetwork([PixelLayer(weights=pack_weights(np.ones((1, 3), np.int8), 1), kernel=(1, 1))])(pack_signs(np.ones((1, 1, 1, 3))))
+        BinaryNetwork([pixels])(pack_signs(np.ones((1, 1, 1, 3))))
     with pytest.raises(PreconditionError, match="reshape"):
         kernel_signs(np.ones((2, 3)))
     with pytest.raises(PreconditionError, match=r"2\^24"):

@@ -5,11 +5,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tests.quantize.quantize_nets import NETS, arrays
 
 from lilliput.deploy.onnx import export
 from lilliput.deploy.reference import Conv, Reference, real
 from lilliput.quantize import Integer, MinMax, Scheme, Static, Uniform, exact
-from tests.quantize.quantize_nets import NETS, arrays
 
 
 @pytest.mark.parametrize("bits", [8, 4])

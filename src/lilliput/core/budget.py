@@ -14,7 +14,7 @@ from lilliput.core.errors import BudgetError, PreconditionError
 Limit = float | int | str
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "KB": 1024.0, "MB": 1024.0**2, "KIB": 1024.0, "MIB": 1024.0**2,
-          "NS": 1e-9, "US": 1e-6, "MS": 1e-3, "S": 1.0}
+          "NS": 1e-9, "US": 1e-6, "MS": 1e-3, "S": 1.0, "PJ": 1e-12, "NJ": 1e-9, "UJ": 1e-6, "MJ": 1e-3, "J": 1.0}
 _QUANTITY = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(%|[A-Za-z]*)\s*$")
 
 
@@ -45,19 +45,25 @@ def parse_limit(limit: Limit) -> tuple[float, bool]:
 class Budget:
     """Limits on a network: shares of the original or absolute amounts.
 
-    `macs` and `params` count, `size` is bytes of the exported file, `latency` seconds for one sample,
-    `max_drop` percentage points of validation accuracy that may be lost.
+    `macs` and `params` count, `size` is bytes of the exported file, `latency` seconds and `energy` joules for one sample
+    (`"3mJ"` are millijoules), `bits` the average width of a weight, never a share, `max_drop` percentage points of validation
+    accuracy that may be lost.
     """
 
     macs: Limit | None = None
     params: Limit | None = None
     size: Limit | None = None
     latency: Limit | None = None
+    energy: Limit | None = None
+    bits: float | None = None
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.costs():
-            parse_limit(getattr(self, name))
+            if name != "bits":
+                parse_limit(getattr(self, name))
+        if self.bits is not None and not 0 < self.bits <= 32:
+            raise BudgetError(f"bits is an average width above 0 and up to 32, not {self.bits!r}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise BudgetError(f"max_drop is percentage points between 0 and 100, not {self.max_drop!r}")
 
@@ -69,7 +75,7 @@ class Budget:
         """Absolute limits, given the original's costs by the same names."""
         out: dict[str, float] = {}
         for name in self.costs():
-            value, relative = parse_limit(getattr(self, name))
+            value, relative = (float(self.bits), False) if name == "bits" and self.bits else parse_limit(getattr(self, name))
             if relative and name not in original:
                 raise PreconditionError(f"budget {name}={getattr(self, name)!r} is a share, so the original's {name} must be measured")
             out[name] = value * original[name] if relative else value

@@ -57,12 +57,12 @@ def fold(normalize: Normalize, channels: int, reach: int) -> Thresholds:
     `normalize` changes the shape, `DataError` where it yields NaN.
     """
     if channels < 0 or not 0 <= reach < 2**24:
-        raise PreconditionError(f"float32 counts in ones up to 2^24, so accumulators must stay below: reach {reach}, {channels} channels")
+        raise PreconditionError(f"float32 counts in ones up to 2^24, and {channels} accumulators reach {reach}: split the layer")
 
     def positive(x: NDArray[np.int64]) -> NDArray[np.bool_]:
         y = np.asarray(normalize(x.astype(np.float32)))
         if y.shape != x.shape:
-            raise PreconditionError(f"normalize took accumulators of shape {x.shape} to {y.shape}: it must act on each channel by itself")
+            raise PreconditionError(f"normalize took accumulators {x.shape} to {y.shape}: it must act on each channel by itself")
         if np.isnan(y).any():
             raise DataError("the normalization yields NaN: look for a negative variance")
         return y >= 0
@@ -106,7 +106,7 @@ class BinaryLayer:
     def sums(self, x: Input, instructions: Instructions | None) -> NDArray[np.int32]:
         """The convolution of signs `(N, H, W, C)`, or of vectors `(N, C)` as images of one pixel."""
         if not isinstance(x, Signs):
-            raise PreconditionError(f"a binary layer takes Signs, not {x.dtype} {x.shape}: pack_signs them, or begin with a PixelLayer")
+            raise PreconditionError(f"a binary layer takes Signs, not {x.dtype}: use pack_signs, or begin with a PixelLayer")
         images = x if x.words.ndim != 2 else Signs(x.words[:, None, None, :], x.columns)
         return convolve_binary(images, self.weights, self.window, instructions=instructions)
 
@@ -140,7 +140,7 @@ class BinaryNetwork:
         """Raises `PreconditionError` where a layer lacks thresholds, or the last one has them."""
         self.layers, self.instructions = tuple(layers), instructions
         if [layer.thresholds is None for layer in self.layers] != [False] * (len(self.layers) - 1) + [True]:
-            raise PreconditionError("a binary network has layers, all with thresholds except for the last, whose sums are the scores")
+            raise PreconditionError("a binary network has layers, all with thresholds but the last, whose sums are the scores")
         if any(not 1 <= layer.pool <= LARGEST for layer in self.layers):
             raise PreconditionError("the side of a pooling square is at least 1")
 

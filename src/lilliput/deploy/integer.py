@@ -84,21 +84,23 @@ def keep_float_(model: ir.Model) -> None:
     for node in list(model.graph):
         x, weight = (*node.inputs, None, None)[:2]
         channels = _channels(node, weight) if weight is not None else None
-        source = x.producer() if x is not None else None
-        if channels is None or source is None or source.op_type != "DequantizeLinear" or _constant_source(weight) is not None:
+        if x is None or weight is None or channels is None or _dequantized(weight):
             continue
-        found = [ir.convenience.get_const_tensor(v) if v is not None else None for v in (*source.inputs[1:], None)[:2]]
-        if weight is None or _is_dequantized(weight) or found[0] is None or found[1] is None or found[0].size != 1:
+        source = x.producer()
+        parameters = list(source.inputs[1:3]) if source is not None and source.op_type == "DequantizeLinear" else []
+        found = [ir.convenience.get_const_tensor(value) for value in parameters if value is not None]
+        if source is None or len(found) != 2 or found[0] is None or found[1] is None or found[0].size != 1:
             continue
-        inputs = [initializer(model, f"{source.inputs[i + 1].name}.channels", np.repeat(v.numpy().reshape(1), channels), v.dtype)  # type: ignore[union-attr]
-                  for i, v in enumerate(found) if v is not None]
-        new = ir.Node("", "DequantizeLinear", [source.inputs[0], *inputs], [ir.AttrInt64("axis", 1)], num_outputs=1, name=f"{node.outputs[0].name}.input")
-        new.outputs[0].name = f"{node.outputs[0].name}.input"
+        name = f"{node.outputs[0].name}.input"
+        repeated = [initializer(model, f"{name}.{kind}", np.repeat(t.numpy().reshape(1), channels), t.dtype)  # type: ignore[union-attr]
+                    for kind, t in zip(("scale", "zero_point"), found, strict=True)]
+        new = ir.Node("", "DequantizeLinear", [source.inputs[0], *repeated], [ir.AttrInt64("axis", 1)], num_outputs=1, name=f"{name}.dequantize")
+        new.outputs[0].name = name
         model.graph.insert_before(node, new)
         node.replace_input_with(0, new.outputs[0])
 
 
-def _is_dequantized(weight: ir.Value) -> bool:
+def _dequantized(weight: ir.Value) -> bool:
     """Whether integers stand behind the weight, perhaps turned."""
     node = weight.producer()
     while node is not None and node.op_type in {"Transpose", "Reshape"} and node.inputs[0] is not None:

@@ -1,8 +1,9 @@
 """Tables that are looked up with constant codes in an exported graph: packed codes, decoded by standard operators.
 
-The exporter leaves every `embedding` as one node `lilliput.Lookup`. Where its codes are constant and more than the table has entries, they become
-initializers `NAME.codes` of `ceil(log2 K)` bits each, for a width that is no power of two one for each power in it; Gather
-looks up. A table all of whose entries are half-precision numbers is stored as such. `lilliput::hashed` becomes integer arithmetic.
+The exporter leaves every `embedding` as one node `lilliput.Lookup`. Where its codes are constant and more than the table has
+entries, they become initializers `NAME.codes` of `ceil(log2 K)` bits each (for a width that is no power of two, one to each
+power in it), and Gather looks up. A table whose entries are all half-precision numbers is stored as such. `lilliput::hashed`
+becomes integer arithmetic.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from lilliput.deploy.qdq import DOMAIN, Array, initializer
 _MASK = 2**32 - 1
 
 
-def _operator(name: str, inputs: dict[str, list[str]], output: list[str], attributes: dict[str, onnx.defs.OpSchema.AttrType]) -> onnxscript.values.Op:
+def _operator(name: str, inputs: dict[str, list[str]], output: list[str],
+              attributes: dict[str, onnx.defs.OpSchema.AttrType]) -> onnxscript.values.Op:
     kinds = {**inputs, "output": output}
     schema = onnx.defs.OpSchema(
         name, DOMAIN, 1,
@@ -38,7 +40,8 @@ _INT, _INTS = onnx.defs.OpSchema.AttrType.INT, onnx.defs.OpSchema.AttrType.INTS
 _HASHED = _operator("Hashed", {"like": _FLOATS}, ["int32"], {"start": _INT, "counts": _INTS, "buckets": _INTS, "seed": _INT})
 
 
-def translate(table: ir.Value, codes: ir.Value, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> ir.Value:  # noqa: ARG001
+def translate(table: ir.Value, codes: ir.Value, padding_idx: int = -1, scale_grad_by_freq: bool = False,  # noqa: ARG001
+              sparse: bool = False) -> ir.Value:  # noqa: ARG001
     """What the exporter writes for an embedding: one node that `lower_lookups_` replaces."""
     result: ir.Value = _LOOKUP(table, codes)
     return result
@@ -50,7 +53,7 @@ def translate_hashed(like: ir.Value, start: int, counts: list[int], buckets: lis
     return result
 
 
-class _Builder:
+class Builder:
     """Collects nodes; arrays become initializers."""
 
     def __init__(self, model: ir.Model, name: str) -> None:
@@ -67,33 +70,37 @@ class _Builder:
 
 def lower_lookups_(model: ir.Model) -> None:
     """Replace every lookup, and every hash of positions."""
+    hashed = [node for node in model.graph if node.op_type == "Hashed" and node.domain == DOMAIN]
+    ends: dict[int, int] = {}
+    for node in hashed:
+        seed = _ints(node, "seed")[0]
+        ends[seed] = max(ends.get(seed, 0), _ints(node, "start")[0] + sum(_ints(node, "counts")))
     hashes: dict[int, ir.Value] = {}
-    for node in [node for node in model.graph if node.op_type == "Hashed" and node.domain == DOMAIN]:
-        build = _Builder(model, str(node.outputs[0].name))
-        seed = node.attributes["seed"].as_int()
+    for node in hashed:
+        build = Builder(model, str(node.outputs[0].name))
+        seed = _ints(node, "seed")[0]
         if seed not in hashes:
-            ends = [_ints(n, "start")[0] + sum(_ints(n, "counts")) for n in model.graph if n.op_type == "Hashed" and n.attributes["seed"].as_int() == seed]
-            hashes[seed] = _hash(build, seed, max(ends))
+            hashes[seed] = positions_hashed(build, seed, ends[seed])
         _replace(model, node, build, _buckets(build, node, hashes[seed]), ir.DataType.INT32)
     for node in [node for node in model.graph if node.op_type == "Lookup" and node.domain == DOMAIN]:
         table, codes = node.inputs
         assert table is not None
         assert codes is not None
-        build = _Builder(model, str(codes.name))
+        build = Builder(model, str(codes.name))
         found, shape = ir.convenience.get_const_tensor(codes), table.shape
         entries = shape[0] if shape is not None else 0
         if found is not None and isinstance(entries, int) and found.size > entries > 0:
-            codes = _codes(build, found.numpy().astype(np.int64), entries)
+            codes = packed(build, found.numpy().astype(np.int64), entries)
         _replace(model, node, build, build("Gather", _narrow(build, table), codes, axis=0), table.dtype)
 
 
-def _replace(model: ir.Model, node: ir.Node, build: _Builder, new: ir.Value, kind: ir.DataType | None) -> None:
+def _replace(model: ir.Model, node: ir.Node, build: Builder, new: ir.Value, kind: ir.DataType | None) -> None:
     model.graph.insert_before(node, build.nodes)
     old = node.outputs[0]
     name, shape = old.name, old.shape
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     old.name = None
-    new.name, new.shape, new.dtype = name, shape, kind
+    new.name, new.shape, new.type = name, shape, None if kind is None else ir.TensorType(kind)
     model.graph.remove(node, safe=True)
 
 
@@ -102,7 +109,7 @@ def _ints(node: ir.Node, name: str) -> list[int]:
     return [attribute.as_int()] if attribute.type == ir.AttributeType.INT else [int(v) for v in attribute.as_ints()]
 
 
-def _codes(build: _Builder, codes: NDArray[np.int64], entries: int) -> ir.Value:
+def packed(build: Builder, codes: NDArray[np.int64], entries: int) -> ir.Value:
     """The codes from as few bits as they need; where every column of them has a codebook of its own, without its number."""
     books = codes.shape[-1] if codes.ndim > 1 and entries % codes.shape[-1] == 0 else 1
     first = np.arange(books) * (entries // books)
@@ -115,7 +122,8 @@ def _codes(build: _Builder, codes: NDArray[np.int64], entries: int) -> ir.Value:
     for plane in (16, 8, 4, 2, 1):
         if not width & plane:
             continue
-        chain = unpack(build.model, build.name, (flat >> below) & ((1 << plane) - 1), plane)
+        name = f"{build.name}.from{below}" if below else build.name
+        chain = unpack(build.model, name, (flat >> below) & ((1 << plane) - 1), plane)
         build.nodes += chain.nodes
         part = build("Mul", chain.value, np.array(1 << below, np.int32)) if below else chain.value
         total = part if total is None else build("Add", total, part)
@@ -125,7 +133,7 @@ def _codes(build: _Builder, codes: NDArray[np.int64], entries: int) -> ir.Value:
     return build("Add", total, first.astype(np.int32)) if books > 1 else total
 
 
-def _narrow(build: _Builder, table: ir.Value) -> ir.Value:
+def _narrow(build: Builder, table: ir.Value) -> ir.Value:
     """The table, as half-precision numbers where it holds no others."""
     found = ir.convenience.get_const_tensor(table)
     if found is None or found.dtype != ir.DataType.FLOAT or found.size < 8:
@@ -139,7 +147,7 @@ def _narrow(build: _Builder, table: ir.Value) -> ir.Value:
     return build("Cast", stored, to=int(ir.DataType.FLOAT))
 
 
-def _hash(build: _Builder, seed: int, count: int) -> ir.Value:
+def positions_hashed(build: Builder, seed: int, count: int) -> ir.Value:
     """xxHash of the numbers from 0 to `count - 1`, as `lilliput.core.xxhash` computes it, in integers of 64 bits."""
 
     def number(value: int) -> Array:
@@ -163,7 +171,7 @@ def _hash(build: _Builder, seed: int, count: int) -> ir.Value:
     return mixed(times(mixed(h, 13), PRIMES[2]), 16)
 
 
-def _buckets(build: _Builder, node: ir.Node, hashes: ir.Value) -> ir.Value:
+def _buckets(build: Builder, node: ir.Node, hashes: ir.Value) -> ir.Value:
     """The buckets of every segment, one after the other."""
     start, base, parts = _ints(node, "start")[0], 0, []
     for count, buckets in zip(_ints(node, "counts"), _ints(node, "buckets"), strict=True):

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from lilliput.core.atomic import write_bytes
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
-from lilliput.deploy import levels, lookup
+from lilliput.deploy import dynamic, levels, lookup
+from lilliput.deploy.floating import subtract_biases_
 from lilliput.deploy.integer import global_pools_, integer_biases_, keep_float_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
 from lilliput.deploy.shortcuts import means_for_pools_, short_cuts
@@ -82,7 +83,8 @@ def _quiet() -> Iterator[None]:
 
 def _convert(program: torch.export.ExportedProgram, opset: int) -> ir.Model:
     table: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.aten.embedding.default: lookup.translate}
-    for name, translation in (("fake_quantize", translate), ("fake_levels", levels.translate), ("hashed", lookup.translate_hashed)):
+    for name, translation in (("fake_quantize", translate), ("fake_levels", levels.translate), ("hashed", lookup.translate_hashed),
+                              ("dynamic_quantize", dynamic.translate)):
         if hasattr(torch.ops.lilliput, name):
             table[getattr(torch.ops.lilliput, name).default] = translation
     try:
@@ -103,6 +105,7 @@ def _clean(model: ir.Model) -> None:
     transpose_constants_(model)
     integer_biases_(model)
     keep_float_(model)
+    subtract_biases_(model)
     for step in (passes.IdentityEliminationPass(), passes.RemoveUnusedNodesPass(), passes.LiftConstantsToInitializersPass(),
                  passes.DeduplicateInitializersPass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
                  passes.RemoveUnusedOpsetsPass(), passes.ClearMetadataAndDocStringPass()):

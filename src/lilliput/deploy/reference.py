@@ -7,7 +7,7 @@ is computed in float64, and QuantizeLinear rounds half to even.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -168,10 +168,24 @@ class Reference:
         """The first output, float64, for one batch `(N, ...)` per input."""
         return self.values(*arrays)[self.model.graph.output[0].name]
 
-    def values(self, *arrays: Array) -> dict[str, Array]:
-        """Every tensor of the graph by name."""
+    def values(self, *arrays: Array, given: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Every tensor of the graph by name; readers of a tensor in `given` read that one in place of what is computed here."""
         names = [value.name for value in self.model.graph.input]
         feeds = {name: np.asarray(x, np.float64) if x.dtype.kind == "f" else x for name, x in zip(names, arrays, strict=True)}
-        found = self._evaluator.run(None, feeds, intermediate=True)
+        evaluator = self._evaluator if not given else ReferenceEvaluator(_reading(self.model, given), new_ops=_OPERATORS)
+        found = evaluator.run(None, feeds | {f"{name}.given": x for name, x in (given or {}).items()}, intermediate=True)
         assert isinstance(found, dict)
         return {name: np.asarray(value) for name, value in found.items() if isinstance(value, np.ndarray)}
+
+
+def _reading(model: onnx.ModelProto, given: Mapping[str, Array]) -> onnx.ModelProto:
+    """The model whose readers of a given tensor read a new input, `NAME.given`."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in changed.graph.node:
+        for i, name in enumerate(node.input):
+            if name in given:
+                node.input[i] = f"{name}.given"
+    for name in given:
+        changed.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}.given", onnx.TensorProto.UNDEFINED, None))
+    return changed

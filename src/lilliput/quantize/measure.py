@@ -8,11 +8,11 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from lilliput.core.report import Row
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import quantizers, sample_batches
+from lilliput.quantize.calibrate import constant_names, quantizers, sample_batches
 from lilliput.quantize.grids import Integer
 from lilliput.quantize.op import along
 from lilliput.quantize.quantizer import Quantizer
@@ -27,7 +27,14 @@ def exact(quantized: Traced) -> Traced:
 
     In float32 a result next to the middle between two steps may be rounded the other way.
     """
-    return copy.deepcopy(quantized).eval().double()
+    out = copy.deepcopy(quantized).eval()
+    with torch.no_grad():
+        # Weights and biases keep the codes that they have in float32, as they are exported.
+        for node in out.graph.nodes:
+            source = node.args[0] if node.op == "call_module" else None
+            if isinstance(source, fx.Node) and source.op == "get_attr":
+                out.set_tensor(str(source.target), out.get_submodule(str(node.target))(out.tensor(str(source.target))))
+    return out.double()
 
 
 class _Tally:
@@ -57,10 +64,11 @@ class _Tally:
         return math.inf if self.noise == 0 else -math.inf if self.signal == 0 else 10 * math.log10(self.signal / self.noise)
 
 
-def layer_rows(traced: Traced, data: Any, *, samples: int = 32) -> tuple[Row, ...]:
+def layer_rows(traced: Traced, data: Any, *, samples: int = 32, reference: Traced | None = None) -> tuple[Row, ...]:
     """One row per layer: bits, SQNR in dB of weight and result, and percent of the result's values that saturate.
 
-    Each tensor is compared with itself before its own quantizer, so that a bad row is that layer's own doing.
+    Each tensor is compared with itself before its own quantizer, so that a bad row is that layer's own doing; weights with those of the
+    same name in `reference`, where given: a rounding may have put them on the grid already.
     """
     found = quantizers(traced)
     tallies = {quantizer: _Tally() for quantizer in found}
@@ -75,6 +83,11 @@ def layer_rows(traced: Traced, data: Any, *, samples: int = 32) -> tuple[Row, ..
         for handle in handles:
             handle.remove()
         traced.train(training)
+    if reference is not None:
+        for quantizer, name in constant_names(traced):
+            tallies[quantizer] = _Tally()
+            with torch.no_grad():
+                tallies[quantizer](quantizer, (reference.tensor(name),), quantizer(traced.tensor(name)))
     rows: dict[str, Row] = defaultdict(dict)
     for quantizer, tally in tallies.items():
         row = rows[quantizer.layer]
