@@ -8,10 +8,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts.
-BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 binary_gemm torchvision80 fashion
+BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 binary_gemm agreement static8 torchvision80 fashion
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench docs clean
+.PHONY: help install demo test check bench bench-quantize docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test     install into .venv, then run the tests"
 	@echo "make check    ruff, mypy, import-linter, C warnings, generated files"
 	@echo "make bench    run every benchmark, peers in .venv-peers; tables go to benchmarks/results"
+	@echo "make bench-quantize   every quantization method on ResNet-8; the table is benchmarks/QUANTIZE.md"
 	@echo "make docs     build the site into site/"
 	@echo "make clean    remove .venv, .venv-peers and everything built"
 	@echo
@@ -75,6 +76,10 @@ bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)
 	@set -e; for name in $(BENCHMARKS); do \
 	  echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name --json benchmarks/results/$$name.json; done
 	@$(PY) -m benchmarks.table
+
+# One result file to a row; a few hours in all, and it resumes.
+bench-quantize: $(VENV)/.tests
+	@$(PY) -m benchmarks.quantize_family
 
 docs: $(VENV)/.docs
 	$(PY) -m mkdocs build --strict

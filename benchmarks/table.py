@@ -116,8 +116,9 @@ def _static8(network: str, bar: float) -> Callable[[Rows], Cell]:
         found = [r for r in rows.values() if r["network"] == network]
         if not found:
             raise KeyError(network)
-        text = f"{' / '.join(f'{r["drop"]:+.2f}' for r in found)} points lost; {' / '.join(f'{r["ours_seconds"]:.1f}' for r in found)} s"
-        peer = f"nncf: {' / '.join(f'{r["nncf_drop"]:+.2f}' for r in found)}; {' / '.join(f'{r["nncf_seconds"]:.1f}' for r in found)} s"
+        drop, seconds, nncf, theirs = (" / ".join(f"{r[key]:{style}}" for r in found) for key, style in
+                                       (("drop", "+.2f"), ("ours_seconds", ".1f"), ("nncf_drop", "+.2f"), ("nncf_seconds", ".1f")))
+        text, peer = f"{drop} points lost; {seconds} s", f"nncf: {nncf}; {theirs} s"
         good = all(r["drop"] <= bar and r["drop"] <= r["nncf_drop"] and r["ours_seconds"] <= r["nncf_seconds"] for r in found)
         return text, peer, good and len(found) >= 3
 
