@@ -8,7 +8,7 @@ Every method gets what that takes in the same layer, its tables and side informa
 the whole network. `rounding, entropy coded` is the stronger reference: one step for each layer, rounding to nearest, and the
 entropy of the codes with their table (ECSQ), so with a finer step at the same bits.
 
-Errors are relative norms of a layer's response to inputs of the validation split, everything else as in the original; methods see 128
+Errors are relative norms of a layer's response to inputs of the validation split, everything else as in the original; methods see 512
 training images. A set is all layers of one kind, its error the root of the mean of squared relative errors. Rates of coded methods are
 estimates: empirical entropies plus all tables and side information. Accuracy is on the test split, weights alone being coded.
 """
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.codebooks import codebooks
 from benchmarks.networks28 import original
 from benchmarks.results import main
 from lilliput import data
@@ -130,6 +131,7 @@ METHODS: dict[str, Callable[[int], Step]] = {
     "rounding, entropy coded": lambda bits: CodeWeights(method="ecsq", coder=Lattice(), sharing=_each(bits), distortion=WeightError()),
     "transform_quantization": lambda bits: transform_quantization(sharing=_each(bits), distortion=OutputError()),
     "cnnpack": lambda bits: cnnpack(sharing=_each(bits)),
+    "codebooks": lambda bits: codebooks(bits, SCALE_BITS),
 }
 # The same total number of bits, shared among the layers by the method; given the average for each weight.
 NETWORK_METHODS: dict[str, Callable[[float], Step]] = {
@@ -153,7 +155,7 @@ def weights_seen(model: Traced, layers: tuple[Layer, ...], example: Tensor) -> d
         if node.op == "call_function" and node.target in LAYERS:
             source = weight_source(node.args[1])
             if source is not None:
-                nodes[str(source.target)] = node.args[1]
+                nodes[str(source.target).removesuffix("_table")] = node.args[1]
     with torch.no_grad():
         seen = values(model, example, nodes.values())
     return {layer.name: seen[nodes[layer.weight]] for layer in layers}

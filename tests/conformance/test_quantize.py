@@ -7,10 +7,19 @@ import torch
 from lilliput import methods
 from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
-from lilliput.train import SGD, Fit, evaluate
+from lilliput.quantize import Binary, Scheme, StraightThrough, Table, Train
+from lilliput.quantize.calibrate import quantizers
+from lilliput.quantize.recipes import learned
+from lilliput.quantize.rounding.reconstruct import Descent
+from lilliput.train import SGD, AdamW, Fit, evaluate
 
-ROWS = [row.id for row in methods.rows() if row.works and row.family == "quantize"]
-TRAINS = {"quantize.qat", "quantize.lsq"}
+ROWS = [row.id for row in methods.rows() if row.works and row.family == "quantize" and row.check == "tests/conformance/test_quantize.py"]
+FIT = Fit(epochs=1, batch_size=64, optimizer=SGD(lr=0.005))
+# How rows that train are trained; signs change too seldom under small steps of SGD.
+TRAINS = {row.id: FIT for row in methods.rows() if row.id in ROWS and row.build.partition(":")[2] in (*learned.__all__, "lsq", "qat")}
+TRAINS |= {name: Fit(epochs=3, batch_size=64, optimizer=AdamW(lr=1e-3, weight_decay=0.0)) for name in ("quantize.bnn", "quantize.xnor_net")}
+# Options that save time.
+BRIEF = {"quantize.adaround": {"descent": Descent(iterations=150)}, "quantize.brecq": {"descent": Descent(iterations=150)}}
 
 
 @pytest.fixture(scope="module")
@@ -19,22 +28,40 @@ def quantized(trained, digits):
 
     def make(name):
         if name not in made:
-            options = {"fit": Fit(epochs=1, batch_size=64, optimizer=SGD(lr=0.005))} if name in TRAINS else {"samples": 256}
+            options = {"fit": TRAINS[name]} if name in TRAINS else {"samples": 256, **BRIEF.get(name, {})}
             made[name] = methods.build(name)(**options)(trained, digits)
         return made[name]
 
     return make
 
 
+@pytest.fixture(scope="module")
+def references(trained, digits):
+    """Accuracy of plain straight-through training of min-max grids with the same bits, and the same clamps gone, by row that trains."""
+    made = {}
+
+    def make(name):
+        step = methods.build(name)(fit=TRAINS[name])
+        bits = step.scheme.bits
+        key = (bits, step.fit)
+        if key not in made:
+            scheme = Scheme(bits=bits) if bits.weights > 1 else Scheme(weights=Binary(axis=0), activations=Binary(), bits=bits)
+            plain = Train(scheme=scheme, estimator=StraightThrough(), fit=step.fit, rewrites=step.rewrites)
+            made[key] = evaluate(plain(trained, digits).model, digits.test)
+        return made[key]
+
+    return make
+
+
 def _grid_tensors(model, inputs):
-    """Every result of a fake quantization, with its scale, zero point and range."""
+    """Every result of a fake quantization, with its scale and what else the operator takes."""
     seen = []
 
     class Recorder(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
-            if "fake_quantize" in str(function):
-                seen.append((result.detach(), *args[1:6]))
+            if "fake_quantize" in str(function) or "fake_levels" in str(function):
+                seen.append((result.detach(), *args[1:]))
             return result
 
     with torch.no_grad(), Recorder():
@@ -46,10 +73,17 @@ def _grid_tensors(model, inputs):
 def test_values_lie_on_the_declared_grid(name, quantized, digits):
     found = _grid_tensors(quantized(name).model, digits.example(8))
     assert len(found) > 20
-    for value, scale, zero_point, low, high, axis in found:
+    for value, scale, *rest, axis in found:
         shape = [1] * value.ndim
         if axis >= 0:
             shape[axis] = -1
+        if len(rest) == 2:
+            table = rest[0].double()
+            levels = table.reshape([len(table) if size == -1 else 1 for size in shape] + [-1]) if table.ndim == 2 else table
+            gaps = ((value.double() / scale.detach().double().reshape(shape))[..., None] - levels).abs().amin(-1)
+            assert float(gaps.max()) < 1e-5
+            continue
+        zero_point, low, high = rest
         codes = value.double() / scale.detach().double().reshape(shape) + zero_point.double().reshape(shape)
         assert float((codes - codes.round()).abs().max()) < 1e-2
         if high < 2**20:
@@ -67,13 +101,18 @@ def test_deployed_integers_are_the_simulated_ones(name, quantized, digits, tmp_p
     deployed = session(inputs.numpy())
     # One step of the output grid: the smallest gap between different output values.
     step = np.diff(np.unique(simulated.round(6))).min()
-    assert np.abs(simulated - deployed).max() <= 1.05 * step
+    near = np.abs(simulated - deployed).max(1) <= 1.05 * step
+    # Sums of levels that are no integers are rounded, and a coarse level further on that is half-way may go either way.
+    assert near.mean() >= (0.995 if any(isinstance(q.grid, Table) for q in quantizers(model)) else 1)
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_accuracy_is_not_below_rounding_to_nearest(name, quantized, trained, digits):
-    """Within what 359 test samples can tell: one point is 3.6 of them."""
+def test_accuracy_is_not_below_rounding_to_nearest(name, quantized, references, trained, digits):
+    """Within what 359 test samples can tell: one point is 3.6 of them. With fewer than 8 bits nearest rounding is trained, too."""
+    if name in TRAINS and name not in ("quantize.qat", "quantize.lsq"):
+        assert evaluate(quantized(name).model, digits.test) >= references(name) - 1.0
+        return
     reference = evaluate(quantized("quantize.minmax").model, digits.test)
     assert reference >= evaluate(trained, digits.test) - 1.0
     assert evaluate(quantized(name).model, digits.test) >= reference - 1.0

@@ -1,0 +1,1 @@
+"""Mixed precision: a width of its own for every layer, or channel, under a budget."""
