@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lilliput.quantize.bits import Uniform
+from lilliput.quantize.clipping import NewtonClip
 from lilliput.quantize.estimators import LSQ, StraightThrough
+from lilliput.quantize.newton import NewtonClipped
 from lilliput.quantize.ranges import MSE
 from lilliput.quantize.scheme import Scheme
 from lilliput.quantize.training import Train
 from lilliput.quantize.training import train as train_quantized
 from lilliput.train import Fit, Hook
 
-__all__ = ["lsq", "qat"]
+__all__ = ["lsq", "octav", "qat"]
 
 
 def qat(*, weights: int = 8, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
@@ -33,3 +36,16 @@ def lsq(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks
     """
     scheme = Scheme(ranges=MSE(), bits=Uniform(weights=weights, activations=activations, ends=8), exclude=exclude)
     return train_quantized(estimator=LSQ(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)
+
+
+def octav(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
+          exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
+    """Clips of least squared error, found anew in every step of training. Axes: integer grid, Newton iteration, nearest, uniform, magnitude-aware.
+
+    First and last layer have 8 bits. The range alone is `static(ranges=NewtonClip())`. What departs from the paper stands at
+    `NewtonClipped` and `Train`. (sakr2022octav)
+    """
+    bits = Uniform(weights=weights, activations=activations, ends=8)
+    scheme = Scheme(ranges=NewtonClip(), weight_ranges=NewtonClip(), bits=bits, exclude=exclude)
+    step = train_quantized(estimator=NewtonClipped(), scheme=scheme, fit=fit, hooks=hooks, checkpoint=checkpoint)
+    return replace(step, method="quantize.octav")
