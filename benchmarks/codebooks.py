@@ -1,4 +1,8 @@
-"""The best codebook that a number of bits pays for, tables included: what `benchmarks.transforms` sets beside rounding and transforms."""
+"""Codebooks that `benchmarks.transforms` sets beside rounding and transforms.
+
+`codebooks` is the best that the bits of rounding pay for, tables included: fewer entries on small layers, which a table costs much.
+`kmeans` always has `2^bits` entries and scales to each row, and takes a little more than rounding; its rows say how much.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lilliput.core import PreconditionError
 from lilliput.quantize import Share
 from lilliput.quantize.codebook import Shared
 from lilliput.quantize.sharing import Codebooks, Exact, KMeans, Lloyd, Normalised, Outputs, Product, Residual, Weight
@@ -18,9 +23,10 @@ MOST_ENTRIES = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Affordable:
-    """Of scalar, vector, product and residual codebooks, with a scale to each row or without, the one of least output error.
+    """Of scalar, vector, product and residual codebooks the one of least output error, with a scale to each row where that fits.
 
-    All may take `bits` for each weight and `row_bits` for each row of the weight, everything stored included.
+    All may take `bits` for each weight and `row_bits` for each row of the weight, everything stored included. Without scales
+    small rows are lost, which the error of a layer hardly shows; so they come first.
     """
 
     bits: float
@@ -29,24 +35,26 @@ class Affordable:
     def __call__(self, weight: Weight) -> Shared:
         """The best of those that fit."""
         budget = self.bits * weight.rows.numel() + self.row_bits * len(weight.rows)
-        found = [shared for block in BLOCKS if weight.rows.shape[1] % block == 0
-                 for shared in candidates(replace(weight, block=block), budget) if shared.bits <= budget]
-        return min(found, key=lambda shared: output_error(weight, shared.values().flatten(1)))
+        for scaled in (True, False):
+            found = [shared for block in BLOCKS if weight.rows.shape[1] % block == 0 for importance in (weight.importance, None)
+                     for shared in candidates(replace(weight, block=block, importance=importance), budget, scaled)]
+            if found:
+                return min(found, key=lambda shared: output_error(weight, shared.values().flatten(1)))
+        raise PreconditionError(f"no codebook fits {self.bits} bits: allow more")
 
 
-def candidates(weight: Weight, budget: float) -> Iterator[Shared]:
+def candidates(weight: Weight, budget: float, scaled: bool) -> Iterator[Shared]:
     """One of each kind for this size of blocks, with as many entries as fit."""
-    blocks = weight.blocks
-    count, columns, side = blocks.shape[:2].numel(), blocks.shape[1], 16 * len(weight.rows)
+    count, columns = weight.blocks.shape[:2].numel(), weight.blocks.shape[1]
     solver = Exact() if weight.block == 1 else Lloyd(iterations=15)
-    entry = 16 * weight.block
-    for scaled in (False, True):
-        left = budget - side * scaled
-        for tables, make in ((1, KMeans), (columns, Product), (2, Residual)):
-            entries = most(left, count * (2 if make is Residual else 1), entry * tables)
-            if entries >= 2 and (make is KMeans or weight.block > 1):
-                codebooks: Codebooks = make(entries=entries, solver=solver)
-                yield (Normalised(codebooks=codebooks) if scaled else codebooks)(weight)
+    left = budget - 16 * len(weight.rows) * scaled
+    for tables, make in ((1, KMeans), (columns, Product), (2, Residual)):
+        entries = most(left, count * (2 if make is Residual else 1), 16 * weight.block * tables)
+        if entries >= 2 and (make is KMeans or weight.block > 1):
+            codebooks: Codebooks = make(entries=entries, solver=solver)
+            shared = (Normalised(codebooks=codebooks) if scaled else codebooks)(weight)
+            if shared.bits <= budget:
+                yield shared
 
 
 def most(budget: float, codes: int, entry: int) -> int:
@@ -66,6 +74,12 @@ def output_error(weight: Weight, values: Tensor) -> float:
     return float(torch.einsum("gri,gij,grj->", grouped, moment, grouped))
 
 
+def kmeans(bits: int) -> Share:
+    """The best `2^bits` values for a layer's weights over the scales of their rows."""
+    return Share(method="kmeans", codebooks=Normalised(codebooks=KMeans(entries=2**bits, solver=Exact())), stored=torch.float16)
+
+
 def codebooks(bits: float, row_bits: int = 16) -> Share:
     """`Affordable` as a step."""
-    return Share(method="codebooks", codebooks=Affordable(bits=bits, row_bits=row_bits), weighting=Outputs(), stored=torch.float16, samples=128)
+    rule = Affordable(bits=bits, row_bits=row_bits)
+    return Share(method="codebooks", codebooks=rule, weighting=Outputs(), stored=torch.float16, samples=128)

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.codebooks import codebooks
+from benchmarks.codebooks import codebooks, kmeans
 from benchmarks.networks28 import original
 from benchmarks.results import main
 from lilliput import data
@@ -132,6 +132,7 @@ METHODS: dict[str, Callable[[int], Step]] = {
     "transform_quantization": lambda bits: transform_quantization(sharing=_each(bits), distortion=OutputError()),
     "cnnpack": lambda bits: cnnpack(sharing=_each(bits)),
     "codebooks": lambda bits: codebooks(bits, SCALE_BITS),
+    "kmeans, a table more": kmeans,
 }
 # The same total number of bits, shared among the layers by the method; given the average for each weight.
 NETWORK_METHODS: dict[str, Callable[[float], Step]] = {

@@ -16,16 +16,18 @@ from lilliput.quantize.sharing import Residual, Subvectors
 from lilliput.quantize.sharing.hashing import transform
 from lilliput.train import SGD, AdamW, Fit, evaluate
 
-ROWS = [row.id for row in methods.rows() if row.works and row.family == "quantize" and row.check == "tests/conformance/test_codebook.py"]
+ROWS = [row.id for row in methods.rows() if row.works and row.check == "tests/conformance/test_codebook.py"]
 LEVELS = {"quantize.lloyd_max", "quantize.log_quant"}
 HASHED = {"quantize.hashed_nets", "quantize.freshnets"}
-SHORT, LONG = (Fit(epochs=1, batch_size=64, optimizer=AdamW(lr=1e-3, weight_decay=0.0)), Fit(epochs=5, batch_size=64, optimizer=SGD(lr=0.05)))
+SHORT = Fit(epochs=1, batch_size=64, optimizer=AdamW(lr=1e-3, weight_decay=0.0))
+AVERAGED = Fit(epochs=3, batch_size=64, optimizer=SGD(lr=0.01, weight_decay=0.0))
+LONG = Fit(epochs=5, batch_size=64, optimizer=SGD(lr=0.05))
 OPTIONS = {
     "quantize.kmeans_sharing": {"fit": SHORT},
     "quantize.product_quantization": {"codebooks": Residual(entries=64), "partition": Subvectors(3), "fit": SHORT},
     "quantize.hashed_nets": {"fit": LONG},
     "quantize.freshnets": {"fit": LONG},
-    "quantize.bit_goes_down": {"entries": 64, "samples": 128, "fit": Fit(epochs=3, batch_size=64, optimizer=SGD(lr=0.01, weight_decay=0.0))},
+    "quantize.bit_goes_down": {"entries": 64, "samples": 128, "fit": AVERAGED},
     "quantize.lloyd_max": {"samples": 128},
     "quantize.log_quant": {"samples": 128},
 }

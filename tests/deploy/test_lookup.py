@@ -15,13 +15,14 @@ from lilliput.deploy import Session, export, lookup
 from lilliput.deploy.runtime import open_session
 from lilliput.graph import trace
 from lilliput.quantize.codebook import Shared, Stage, share_
-from lilliput.quantize.sharing import Frequencies, Hashed, KMeans, Product, Residual, Weight
+from lilliput.quantize.sharing import Frequencies, Hashed, KMeans, Normalised, Product, Residual, Weight
 
 
 def exported(shared, path, bias=False):
     """A layer whose weight is `shared`, its responses to single ones and its file."""
     rows, columns = shared.shape[0], int(np.prod(shared.shape[1:]))
-    layer = nn.Linear(columns, rows, bias=bias) if len(shared.shape) == 2 else nn.Conv2d(shared.shape[1], rows, shared.shape[2:], bias=bias)
+    dense = len(shared.shape) == 2
+    layer = nn.Linear(columns, rows, bias=bias) if dense else nn.Conv2d(shared.shape[1], rows, shared.shape[2:], bias=bias)
     model = nn.Sequential(layer).eval()
     example = torch.eye(columns).reshape(-1, *shared.shape[1:])
     traced = trace(model, example)
@@ -118,6 +119,13 @@ def test_half_precision_tables_are_stored_as_such(tmp_path):
     assert payload(sizes) == 32 * 4 * 4 // 8 + 16 * 3 * 2 == shared.bits // 8
 
 
+def test_half_precision_scales_too(tmp_path):
+    shared = Normalised(codebooks=KMeans(entries=16))(random_weight(32, 12, block=3, stored=torch.float16))
+    values, sizes = exported(shared, tmp_path / "m.onnx")
+    assert values == pytest.approx(shared.values().numpy(), rel=1e-6)
+    assert payload(sizes) + sum(size for name, size in sizes.items() if "scales" in name) == shared.bits // 8
+
+
 @pytest.mark.parametrize("codebooks", [Hashed(compression=8.0, seed=5), Frequencies(compression=8.0, seed=5)])
 def test_hashes_take_no_bytes(codebooks, tmp_path):
     shared = codebooks(random_weight(16, 8, 3, 3, start=70_000))
@@ -144,3 +152,26 @@ def test_ordinary_embeddings_are_plain_lookups(tmp_path):
     nodes = [node.op_type for node in onnx.load(path).graph.node]
     assert "BitShift" not in nodes
     assert all(node.domain == "" for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tables_between_quantized_activations_are_not_rounded_again(channels, tmp_path):
+    """ONNX Runtime would round float weights to eight bits of its own: the first weight is a thousand times the others."""
+    from tests.quantize.quantize_nets import arrays
+
+    from lilliput.quantize import Share, minmax
+    from lilliput.quantize.measure import exact
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(channels, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)).eval()
+    data = arrays(channels, 6, 6, samples=64)
+    with torch.no_grad():
+        net[0].weight[0] *= 1000
+    model = minmax(samples=64)(Share(method="m", codebooks=KMeans(entries=8))(net, data).model, data).model.eval()
+    inputs = data.train.inputs
+    with torch.no_grad():
+        wanted = exact(model)(inputs.double()).numpy()
+    found = Session(export(model, tmp_path / "m.onnx", inputs))(inputs.numpy())
+    step = np.diff(np.unique(wanted.round(6))).min()
+    assert np.abs(found - wanted).max() <= 1.05 * step
+    assert (np.abs(found - wanted) > step / 2).mean() < 0.05

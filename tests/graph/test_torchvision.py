@@ -8,9 +8,9 @@ import torch
 if find_spec("torchvision") is None:
     pytest.skip("torchvision is not installed; make test installs it", allow_module_level=True)
 
-from benchmarks import torchvision_models
 from benchmarks.masked import half, masked_output, randomise_constants_
 
+from benchmarks import torchvision_models
 from lilliput.graph import Coupling, profile, shrink, trace
 
 

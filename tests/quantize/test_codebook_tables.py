@@ -133,9 +133,9 @@ def test_per_tensor_grids_have_one_scale():
 def test_wrong_grids_are_refused():
     with pytest.raises(PreconditionError, match="table"):
         only_quantizer(spread(), Static(roundings=(LloydMax(),)))
+    scheme = Scheme(weights=Levels(values=(-1.0, 0.0, 0.3), axis=0), bits=Uniform(weights=2, activations=8))
     with pytest.raises(PreconditionError, match="PowerOfTwo"):
-        only_quantizer(spread(), Static(scheme=Scheme(weights=Levels(values=(-1.0, 0.0, 0.3), axis=0), bits=Uniform(weights=2, activations=8)),
-                                        roundings=(NearestExponent(),)))
+        only_quantizer(spread(), Static(scheme=scheme, roundings=(NearestExponent(),)))
     with pytest.raises(RecipeError, match="1 to 8 bits"):
         lloyd_max(weights=9)
     assert isinstance(PowerOfTwo().at(8), Integer)

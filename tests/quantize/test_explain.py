@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tests.quantize.quantize_nets import NETS, arrays
 from torch import nn
 
 from lilliput.core.errors import PreconditionError
 from lilliput.quantize import Integer, Scheme, Static, Uniform, explain
-from tests.quantize.quantize_nets import NETS, arrays
 
 
 class Chain(nn.Module):

@@ -10,16 +10,16 @@ from simulate import gradients, weight_quantizer
 
 from lilliput.core.errors import PreconditionError, RecipeError
 from lilliput.quantize import BitPlanes, Integer, Quantizer
-from lilliput.quantize.simulations import LeastSquaresSigns, greedy, optimal
+from lilliput.quantize.simulations import Greedy, LeastSquaresSigns, Optimal
 
 
 def test_scales_by_hand():
     row = torch.tensor([[1.0, -2.0, 6.0, -3.0]])
-    assert optimal(row, 1).tolist() == [[3.0]]
+    assert Optimal()(row, 1).tolist() == [[3.0]]
     # Greedy: 3; of what is left, |1 - 3|, |2 - 3|, |6 - 3| and 0, the mean 1.5.
-    assert greedy(row, 2).tolist() == [[3.0, 1.5]]
+    assert Greedy()(row, 2).tolist() == [[3.0, 1.5]]
     # Splits of 1, 2, 3, 6: the last alone is best, means 2 and 6.
-    assert optimal(row, 2).tolist() == [[4.0, 2.0]]
+    assert Optimal()(row, 2).tolist() == [[4.0, 2.0]]
 
 
 def _error(row, scales):
@@ -31,8 +31,8 @@ def _error(row, scales):
 @given(st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=12))
 def test_two_signs_are_the_best_there_are(values):
     row = torch.tensor(values)
-    best = _error(row, optimal(row[None], 2)[0].tolist())
-    assert best <= _error(row, greedy(row[None], 2)[0].tolist()) + 1e-4
+    best = _error(row, Optimal()(row[None], 2)[0].tolist())
+    assert best <= _error(row, Greedy()(row[None], 2)[0].tolist()) + 1e-4
     steps = torch.linspace(0, 3, 16).tolist()
     assert all(best <= _error(row, pair) + 1e-4 for pair in itertools.product(steps, steps))
 
@@ -40,10 +40,10 @@ def test_two_signs_are_the_best_there_are(values):
 def test_every_further_sign_lowers_the_error():
     torch.manual_seed(0)
     row = torch.randn(200)
-    errors = [_error(row, greedy(row[None], bits)[0].tolist()) for bits in (1, 2, 3, 4)]
+    errors = [_error(row, Greedy()(row[None], bits)[0].tolist()) for bits in (1, 2, 3, 4)]
     assert errors == sorted(errors, reverse=True)
     # Of least squared error for one: any other scale is worse.
-    assert all(errors[0] <= _error(row, [greedy(row[None], 1)[0, 0] * f]) for f in (0.9, 1.1))
+    assert all(errors[0] <= _error(row, [Greedy()(row[None], 1)[0, 0] * f]) for f in (0.9, 1.1))
 
 
 def test_weights_have_scales_of_their_own_in_every_step():
@@ -85,9 +85,9 @@ def test_activations_have_averages_of_the_batches():
 def test_refusals():
     with pytest.raises(PreconditionError, match="BitPlanes"):
         weight_quantizer(LeastSquaresSigns(), Integer(), torch.ones(3))
-    with pytest.raises(RecipeError, match="greedy"):
+    with pytest.raises(RecipeError, match="Greedy"):
         weight_quantizer(LeastSquaresSigns(), BitPlanes(bits=3, axis=0), torch.ones(2, 3))
     with pytest.raises(RecipeError, match="keep"):
         LeastSquaresSigns(keep=1.0)
-    quantizer = weight_quantizer(LeastSquaresSigns(basis=greedy), BitPlanes(bits=3, axis=0), torch.randn(2, 9))
+    quantizer = weight_quantizer(LeastSquaresSigns(basis=Greedy()), BitPlanes(bits=3, axis=0), torch.randn(2, 9))
     assert quantizer.simulation.scales.shape == (2, 3)

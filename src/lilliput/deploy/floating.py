@@ -59,7 +59,8 @@ def _separate(model: ir.Model, node: ir.Node) -> None:
     name, attributes = str(old.name), list(node.attributes.values())
     bare = ir.Node("", node.op_type, node.inputs[:2], attributes, num_outputs=1, name=f"{name}.product")
     bare.outputs[0].name = f"{name}.product"
-    new = ir.Node("", "Sub", [bare.outputs[0], initializer(model, f"{name}.negative_bias", negative)], num_outputs=1, name=f"{name}.sub")
+    constant = initializer(model, f"{name}.negative_bias", negative)
+    new = ir.Node("", "Sub", [bare.outputs[0], constant], num_outputs=1, name=f"{name}.sub")
     model.graph.insert_before(node, [bare, new])
     result = new.outputs[0]
     result.shape, result.type = old.shape, old.type

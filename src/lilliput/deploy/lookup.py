@@ -2,8 +2,8 @@
 
 The exporter leaves every `embedding` as one node `lilliput.Lookup`. Where its codes are constant and more than the table has
 entries, they become initializers `NAME.codes` of `ceil(log2 K)` bits each (for a width that is no power of two, one to each
-power in it), and Gather looks up. A table whose entries are all half-precision numbers is stored as such. `lilliput::hashed`
-becomes integer arithmetic.
+power in it), and Gather looks up. A table whose entries are all half-precision numbers is stored as such, and so are the factors
+that multiply what is looked up. `lilliput::hashed` becomes integer arithmetic.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def lower_lookups_(model: ir.Model) -> None:
         if found is not None and isinstance(entries, int) and found.size > entries > 0:
             codes = packed(build, found.numpy().astype(np.int64), entries)
         _replace(model, node, build, build("Gather", _narrow(build, table), codes, axis=0), table.dtype)
+        _narrow_factors(model, build.nodes[-1].outputs[0])
 
 
 def _replace(model: ir.Model, node: ir.Node, build: Builder, new: ir.Value, kind: ir.DataType | None) -> None:
@@ -145,6 +146,19 @@ def _narrow(build: Builder, table: ir.Value) -> ir.Value:
         return table
     stored = initializer(build.model, f"{table.name}.half", half)
     return build("Cast", stored, to=int(ir.DataType.FLOAT))
+
+
+def _narrow_factors(model: ir.Model, found: ir.Value) -> None:
+    """Store the constants that multiply the value, or what is made of it alone, as half-precision numbers where they are that."""
+    for node, index in list(found.uses()):
+        if node.op_type == "Mul":
+            build = Builder(model, str(found.name))
+            factor = node.inputs[1 - index]
+            if factor is not None and (new := _narrow(build, factor)) is not factor:
+                model.graph.insert_before(node, build.nodes)
+                node.replace_input_with(1 - index, new)
+        if node.op_type in ("Mul", "Add", "Reshape"):
+            _narrow_factors(model, node.outputs[0])
 
 
 def positions_hashed(build: Builder, seed: int, count: int) -> ir.Value:

@@ -105,6 +105,7 @@ def _clean(model: ir.Model) -> None:
     transpose_constants_(model)
     integer_biases_(model)
     keep_float_(model)
+    dynamic.keep_inputs_(model)
     subtract_biases_(model)
     for step in (passes.IdentityEliminationPass(), passes.RemoveUnusedNodesPass(), passes.LiftConstantsToInitializersPass(),
                  passes.DeduplicateInitializersPass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]

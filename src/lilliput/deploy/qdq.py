@@ -185,9 +185,9 @@ def _activation(model: ir.Model, node: ir.Node, opset: int) -> list[ir.Node]:
     kind, array_type, _ = narrowest(low, high if low < 0 else max(high, 255), constant=False, opset=opset)
     name, x = str(node.outputs[0].name), node.inputs[0]
     new: list[ir.Node] = []
+    if scale.ndim:
+        return _by_channel(model, node, (scale, zero_point, axis), (low, high), kind)
     if _limits(array_type) != (low, high):
-        if scale.ndim:
-            raise PreconditionError(f"{name}: activations of fewer than 8 bits can be exported per tensor only")
         bounds = [initializer(model, f"{name}.{end}", np.asarray((code - zero_point) * scale, np.float32))
                   for end, code in (("least", low), ("most", high))]
         new.append(ir.Node("", "Clip", [x, *bounds], num_outputs=1, name=f"{name}.clip"))
@@ -195,4 +195,27 @@ def _activation(model: ir.Model, node: ir.Node, opset: int) -> list[ir.Node]:
     parameters = [initializer(model, f"{name}.scale", scale), initializer(model, f"{name}.zero_point", zero_point.astype(array_type), kind)]
     new.append(linear("QuantizeLinear", [x, *parameters], axis, scale, f"{name}.quantize"))  # type: ignore[list-item]
     new.append(linear("DequantizeLinear", [new[-1].outputs[0], *parameters], axis, scale, f"{name}.dequantize"))
+    return new
+
+
+def _by_channel(model: ir.Model, node: ir.Node, parameters: tuple[Array, Array, int], limits: tuple[int, int], kind: ir.DataType) -> list[ir.Node]:
+    """Activations with a scale to the channel: the pair's arithmetic in elementary operators, the codes as integers between them.
+
+    ONNX Runtime (1.31) fuses the pair itself into integer kernels that take one scale, and then refuses the model.
+    """
+    scale, zero_point, axis = parameters
+    x, name, shape = node.inputs[0], str(node.outputs[0].name), node.outputs[0].shape
+    if shape is None:
+        raise PreconditionError(f"{name} has a scale to the channel and no known shape: export it with scales to the tensor")
+    aligned = [-1 if dim == axis else 1 for dim in range(len(shape))]
+    scales, zeros = (initializer(model, f"{name}.{key}", np.asarray(array, np.float32).reshape(aligned))
+                     for key, array in (("scale", scale), ("zero_point", zero_point)))
+    ends = [initializer(model, f"{name}.{key}", np.asarray(code, np.float32)) for key, code in zip(("least", "most"), limits, strict=True)]
+    new: list[ir.Node] = []
+    for op, others in (("Div", [scales]), ("Round", []), ("Add", [zeros]), ("Clip", ends), ("Cast", [kind]), ("Cast", [ir.DataType.FLOAT]),
+                       ("Sub", [zeros]), ("Mul", [scales])):
+        inputs = [value for value in others if isinstance(value, ir.Value)]
+        attributes = [ir.AttrInt64("to", int(other)) for other in others if isinstance(other, ir.DataType)]
+        new.append(ir.Node("", op, [x, *inputs], attributes, num_outputs=1, name=f"{name}.{op.lower()}_{len(new)}"))
+        x = new[-1].outputs[0]
     return new

@@ -102,7 +102,7 @@ def compress_to(request: Request, *, out: str | Path | None = None, progress: Ca
 
 
 def _with_costs(request: Request, shares: dict[str, float]) -> Recipe:
-    limits = {name: f"{100 * share:.1f}%" for name, share in shares.items()}
+    limits: dict[str, Any] = {name: f"{100 * share:.1f}%" for name, share in shares.items()}
     budget = Budget(**limits, max_drop=request.budget.max_drop)
     return from_budget(replace(request, name=None, budget=budget))
 

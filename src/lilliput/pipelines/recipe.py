@@ -28,7 +28,7 @@ from lilliput.core import Budget, LilliputError, RecipeError
 from lilliput.pipelines.options import nearest
 from lilliput.pipelines.yamltext import Place, Source, read_yaml
 
-# Training and pruning need weights that are free to move, so quantization comes last.
+# Training and pruning need weights that are free to move, so quantization comes last; what chooses no grid (low rank) leaves them free.
 _ORDER = {"prune": 0, "distill": 1, "quantize": 2}
 
 
@@ -174,9 +174,10 @@ class Recipe(BaseModel):
                 raise self.source.error(self.place(index), f"{step.family} methods are no steps of a recipe; use {', '.join(_ORDER)}")
         for index in range(1, len(self.steps)):
             earlier, later = self.steps[index - 1], self.steps[index]
-            if earlier.family == later.family == "quantize":
+            fixed, again = (step.family == "quantize" and "grid" in methods.get(step.method).axes for step in (earlier, later))
+            if fixed and again:
                 raise self.source.error(self.place(index), f"the network is quantized already by {earlier.method}; keep one of the two")
-            if earlier.family == "quantize":
+            if fixed:
                 raise self.source.error(
                     self.place(index), f"cannot follow {earlier.method}, whose integers are fixed; "
                                        f"put {later.method} first: prune, then distil, then quantize")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from lilliput.core.errors import UnknownNameError
 
 
 class Bits(NamedTuple):
@@ -12,6 +14,9 @@ class Bits(NamedTuple):
 
     weights: int
     activations: int
+
+
+_EIGHT = Bits(8, 8)
 
 
 class Allocation(Protocol):
@@ -38,3 +43,24 @@ class Uniform:
         inner = Bits(self.weights, self.activations)
         outer = inner if self.ends is None else Bits(max(self.ends, self.weights), max(self.ends, self.activations))
         return {layer: outer if layer in (layers[0], layers[-1]) else inner for layer in layers}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Bits written down layer by layer, as a search found them; layers that are not named get `otherwise`.
+
+    >>> Fixed({"stem": Bits(6, 8)})(["stem", "head"])["stem"]
+    Bits(weights=6, activations=8)
+
+    Raises `UnknownNameError` for a name that no layer has.
+    """
+
+    bits: Mapping[str, Bits]
+    otherwise: Bits = _EIGHT
+
+    def __call__(self, layers: Sequence[str]) -> dict[str, Bits]:
+        """Bits by layer name."""
+        for name in self.bits:
+            if name not in layers:
+                raise UnknownNameError("layer", name, layers)
+        return {layer: self.bits.get(layer, self.otherwise) for layer in layers}

@@ -125,7 +125,7 @@ def widen_(traced: Traced) -> list[str]:
     notes = []
     for node in traced.graph.nodes:
         module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(module, BiasQuantizer):
+        if not isinstance(module, BiasQuantizer) or not module.integer:
             continue
         inputs, weights = module.sources
         bias = traced.tensor(str(node.args[0].target)).detach().abs().double()

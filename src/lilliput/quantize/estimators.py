@@ -35,6 +35,12 @@ def mean_magnitude(tensor: Tensor, axis: int | None) -> Tensor:
     return magnitude.mean() if axis is None else magnitude.movedim(axis, 0).flatten(1).mean(1)
 
 
+def step_of_mean(tensor: Tensor, grid: Integer, otherwise: Tensor) -> Tensor:
+    """The start `2 E|w| / sqrt(qmax)` of a step, shaped like the grid's scale; `otherwise` where all is zero. (esser2020lsq)"""
+    start = 2 * mean_magnitude(tensor, grid.axis) / grid.qmax**0.5
+    return torch.where(start > 0, start, otherwise)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MovingExtremes:
     """Follows a tensor's extremes: a weight's as they are, an activation's as an average `r <- r + m (r_batch - r)`."""
@@ -83,7 +89,6 @@ class LSQ:
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Start the scale and make it a parameter."""
         if tensor is not None and isinstance(quantizer.grid, Integer) and quantizer.grid.symmetric:
-            start = 2 * mean_magnitude(tensor, quantizer.grid.axis) / quantizer.grid.qmax**0.5
-            live = start > 0
-            quantizer.set(Parameters(torch.where(live, start, quantizer.scale), quantizer.zero_point, ~live))
+            scale = step_of_mean(tensor, quantizer.grid, quantizer.scale)
+            quantizer.set(Parameters(scale, quantizer.zero_point, torch.zeros_like(scale, dtype=torch.bool)))
         quantizer.learn()

@@ -1,4 +1,4 @@
-"""Grids that are tables: binary, ternary, powers of two, sums of powers of two, small floats, any list of levels."""
+"""Grids that are tables: binary, ternary, bit planes, powers of two, sums of powers of two, small floats, any list of levels."""
 
 from __future__ import annotations
 
@@ -101,6 +101,29 @@ class Ternary(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BitPlanes(Table):
+    """Sums of bits with the weights 1, 2, 4...: each bit is -1 or 1 (`signed`), so that there is no zero, or 0 or 1.
+
+    `{s (2 i - n) / n}` or `{s i / n}`, `0 <= i <= n = 2^bits - 1`, of up to 7 bits. (zhou2016dorefa)
+
+    >>> BitPlanes(bits=2).levels
+    (-1.0, -0.3333333333333333, 0.3333333333333333, 1.0)
+    """
+
+    bits: int = 2
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        _check_bits(self, 1, 7)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Evenly spaced."""
+        steps = 2**self.bits - 1
+        return tuple((2 * i - steps if self.signed else i) / steps for i in range(steps + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PowerOfTwo(Table):
     """`{0, +-s 2^-i : 0 <= i < 2^(bits - 1) - 1}`, or without signs `{0, s 2^-i : 0 <= i < 2^bits - 1}`: products become shifts.
 
@@ -137,7 +160,7 @@ class AdditivePowersOfTwo(Table):
     base_bits: int = 2
 
     def __post_init__(self) -> None:
-        _check_bits(self, 2, 8)
+        _check_bits(self, 2, 7)
         if not 1 <= self.base_bits <= 3:
             raise RecipeError(f"base_bits is 1, 2 or 3, not {self.base_bits!r}")
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.tables import table_of
 
 __all__ = ["CLAMPS", "LAYERS", "TRANSPOSED", "is_mutating", "is_norm", "is_transparent", "keeps_grid", "layer_name", "name_of", "source_of"]
 
@@ -80,7 +81,7 @@ def layer_name(node: fx.Node) -> str:
     """The name of the module whose weight the node uses, or else the node's own."""
     if node.target in LAYERS or is_norm(node):
         position = 1 if node.target in LAYERS else next((i for i, a in enumerate(node.args) if i and isinstance(a, fx.Node)), 0)
-        weight = node.args[position]
+        weight = table_of(node.args[position]) or node.args[position]
         while isinstance(weight, fx.Node) and weight.op == "call_module":
             weight = weight.args[0]
         if isinstance(weight, fx.Node) and weight.op == "get_attr":

@@ -5,14 +5,15 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from lilliput.core.errors import PreconditionError, UnknownNameError
 from lilliput.graph.fold import foldable
 from lilliput.graph.shapes import fake_values
+from lilliput.graph.tables import LOOKUP, decoding, table_of
 from lilliput.graph.trace import Traced
 from lilliput.quantize.bits import Bits, Uniform
-from lilliput.quantize.grids import Grid, Integer
+from lilliput.quantize.grids import Grid
 from lilliput.quantize.lower import is_float
 from lilliput.quantize.operators import (
     CLAMPS,
@@ -65,6 +66,7 @@ class _Placement:
         self.bits: dict[str, Bits] = allocation(layers)
         self.excluded = self._excluded()
         self.aliased = self._aliased()
+        self.decoding = {part: node for node in self.nodes if node.target in LAYERS for part in decoding(node.args[1])}
         self.constants: dict[tuple[str, Grid], Quantizer] = {}
         self.narrowed: dict[tuple[fx.Node, int], fx.Node] = {}
 
@@ -72,6 +74,8 @@ class _Placement:
         for node in self.nodes:
             if node.op == "placeholder" and is_float(self.values[node]):
                 self._after(node)
+            elif node in self.decoding:
+                self._table(node)
             elif node.op == "call_function":
                 if node not in self.excluded and node not in self.aliased:
                     self._parameters(node)
@@ -211,6 +215,18 @@ class _Placement:
         if not any(layer is node for layer in self.tails.values()):
             self.notes += quantize_bias_(self.traced, node, name)
 
+    def _table(self, node: fx.Node) -> None:
+        """The entries of a table that a weight is looked up in, where the scheme has a grid for them."""
+        table, layer = node.args[0], self.decoding[node]
+        if node.target is not LOOKUP or not isinstance(table, fx.Node) or layer in self.excluded:
+            return
+        name = self.names[layer]
+        learned = table.op == "get_attr" and isinstance(self.traced.tensor(str(table.target)), nn.Parameter)
+        if self.scheme.tables is not None and learned:
+            node.args = (self._constant(table, self.scheme.tables.along(None), name), *node.args[1:])
+        elif table is table_of(layer.args[1]):
+            self.notes.append(f"{name}: the table that the weight is looked up in stays in floating point")
+
     def _axis(self, node: fx.Node) -> int | None:
         """The dimension of a layer's weight that counts its outputs."""
         if self.scheme.weights.axis is None:
@@ -245,8 +261,11 @@ def quantize_bias_(traced: Traced, node: fx.Node, name: str) -> list[str]:
     weights = weights.source if isinstance(weights, SameQuantizer) else weights
     if inputs is None or not isinstance(weights, Quantizer):
         return [f"{name}: the bias stays in floating point, since the input does"]
-    if not (isinstance(inputs.grid, Integer) and isinstance(weights.grid, Integer)):
-        return [f"{name}: the bias stays in floating point, since {type(weights.grid).__name__.lower()} weights have no integer accumulator"]
+    if not (inputs.integer and weights.integer):
+        table = weights if inputs.integer else inputs
+        return [f"{name}: the bias stays in floating point, since values on a {type(table.grid).__name__.lower()} grid have no integer accumulator"]
+    if weights.grid.axis not in (None, 1 if node.target in TRANSPOSED else 0):
+        return [f"{name}: the bias stays in floating point, since the scales of the weight are not those of its outputs"]
     target = f"{HOME}.{node.name}_bias"
     traced.add_submodule(target, BiasQuantizer(inputs, weights, traced.tensor(str(bias.target)).numel()))
     with traced.graph.inserting_after(bias):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from lilliput.core.report import Entry, Report
+from lilliput.core.report import Entry, Report, describe
 from lilliput.core.step import Result
 from lilliput.graph.trace import Traced
 from lilliput.quantize.bits import Uniform
@@ -56,7 +56,7 @@ class Static:
         for rounding in self.roundings:
             notes += rounding(quantized.eval(), reference.eval(), data, self.samples)
         quantized.eval()
-        entry = Entry(method=self.method, recipe=repr(self), layers=layer_rows(quantized, data), notes=tuple(notes),
+        entry = Entry(method=self.method, recipe=describe(self), layers=layer_rows(quantized, data, reference=reference), notes=tuple(notes),
                       seconds=time.perf_counter() - started)
         return Result(quantized, Report((entry,)))
 

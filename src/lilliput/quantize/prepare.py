@@ -11,10 +11,11 @@ from torch import nn
 from lilliput.core.errors import PreconditionError
 from lilliput.graph.fold import fold_batchnorm_
 from lilliput.graph.trace import Traced, trace
-from lilliput.quantize.calibrate import calibrate_, is_quantized
+from lilliput.quantize.calibrate import calibrate_, is_quantized, quantizers
 from lilliput.quantize.lower import lower_
 from lilliput.quantize.operators import LAYERS, TRANSPOSED
 from lilliput.quantize.place import place_
+from lilliput.quantize.rewriting.statistics import remember_norms_
 from lilliput.quantize.scheme import Scheme
 
 
@@ -39,6 +40,7 @@ def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fo
     if is_quantized(model):
         raise PreconditionError("the network is quantized already: start from the network as it was before")
     traced = copy.deepcopy(trace(model, data.example())).eval()
+    remember_norms_(traced)
     # One weight channel of a transposed convolution in groups has several outputs, so that its scales could not take the norm.
     fold_batchnorm_(traced, keep=() if fold else LAYERS - {*TRANSPOSED})
     notes = [note for rewrite in rewrites for note in rewrite(traced, data)]
@@ -50,11 +52,17 @@ def prepare(model: nn.Module, data: Any, scheme: Scheme, *, samples: int = 512, 
             fold: bool = True) -> tuple[Traced, list[str]]:
     """Trace, fold batch norms, rewrite, lower, place quantizers and calibrate; the network and notes on it.
 
-    Without `fold`, the batch norm after a layer stays until `fold_quantized_` (for training; edges lie after it).
-    Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
+    Without `fold`, the batch norm after a layer stays until `fold_quantized_` (for training; edges lie after it). Ranges are
+    then those of the network with its weights in floating point: what few bits do to them before training, when batch norms
+    still have the statistics of the float network, is no guide to what comes. Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
     """
     check_samples(samples)
     traced, notes = lowered(model, data, rewrites=rewrites, fold=fold)
     notes += place_(traced, scheme)
+    weights = [] if fold else [quantizer for quantizer in quantizers(traced) if quantizer.weight]
+    for quantizer in weights:
+        quantizer.bypassed = True
     notes += calibrate_(traced, data, ranges=scheme.ranges, weight_ranges=scheme.weight_ranges, samples=samples)
+    for quantizer in weights:
+        quantizer.bypassed = False
     return traced.eval(), notes

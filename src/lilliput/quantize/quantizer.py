@@ -31,6 +31,11 @@ class Simulation(nn.Module, ABC):
     Its parameters are trained with the network's. What it returns in evaluation must lie on the grid that `settle` leaves.
     """
 
+    @property
+    def limited(self) -> list[nn.Parameter]:
+        """Parameters that are scales: positive, and kept so by the hook that lets them change by a tenth at most in one step."""
+        return []
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Quantize `x`, with the method's gradients."""
@@ -59,7 +64,8 @@ class Quantizer(nn.Module):
     `scale` (float32; a parameter when learned) and `zero_point` (int32) have shape `()` or `(channels,)`; on a grid that is a
     table `levels` and `thresholds` hold it, `(K,)` and `(K - 1,)` or one row to each channel. It either observes (`stream`
     is set: values pass unchanged and are remembered), or a training method's `simulation` rounds, or it quantizes. `layer` names
-    the layer for reports, `weight` tells constants from activations, `dead` counts channels that were all zero.
+    the layer for reports, `weight` tells constants from activations, `dead` counts channels that were all zero, `whole` tells
+    whether values are whole numbers times the scale (on integer grids, and on the table -1, 0, 1).
 
     Raises `PreconditionError` when run before it was calibrated.
     """
@@ -83,13 +89,14 @@ class Quantizer(nn.Module):
         self.simulation: Simulation | None = None
         self.bypassed = False  # values pass unchanged, for diagnosis
         self.gradient_scaled = False
-        self.before: Tensor | None = None  # the scale before the present step of training
+        self.before: list[Tensor] = []  # the learned scales before the present step of training
 
     def regrid(self, grid: Grid) -> None:
         """Change the grid; the scale stays, the table is the new grid's."""
         self.grid = grid
         for name in ("levels", "thresholds"):
             self._buffers.pop(name, None)
+        self.whole = True
         if isinstance(grid, Table):
             self.tabulate(grid.table, grid.thresholds)
 
@@ -97,11 +104,12 @@ class Quantizer(nn.Module):
         """Take a table of levels, relative to the scale, and the points between them."""
         self.register_buffer("levels", levels.detach().clone().float())
         self.register_buffer("thresholds", thresholds.detach().clone().float())
+        self.whole = self.levels.tolist() == [-1.0, 0.0, 1.0]
 
     def set(self, parameters: Parameters) -> None:
         """Take scale and zero point; in place where their shape stays."""
         with torch.no_grad():
-            if self.scale.shape == parameters.scale.shape:
+            if self.scale.shape == parameters.scale.shape and self.zero_point.shape == parameters.zero_point.shape:
                 self.scale.copy_(parameters.scale)
                 self.zero_point.copy_(parameters.zero_point)
             else:
@@ -115,6 +123,16 @@ class Quantizer(nn.Module):
         del self.scale
         self.scale = nn.Parameter(scale)
         self.gradient_scaled = True
+
+    @property
+    def integer(self) -> bool:
+        """Whether a layer's sums of these values are whole numbers times a scale: not of weights whose scales lie along their inputs."""
+        return self.whole and self.grid.axis in (None, 0, 1)
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """Scales that are trained: its own, or those of the simulation."""
+        return list(self.simulation.limited) if self.simulation is not None else [self.scale] if self.gradient_scaled else []
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize `x`, or observe it."""
@@ -165,13 +183,15 @@ class Quantizer(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.calibrated = bool(torch.isfinite(self.scale).all())
+        self.whole = isinstance(self.grid, Integer) or self.levels.tolist() == [-1.0, 0.0, 1.0]
 
 
 class SameQuantizer(nn.Module):
     """The quantizer of another edge once more, after an operator that only moves, drops or zeroes values.
 
     Integer runtimes need the pair on both sides of such an operator. On values that lie on the grid it changes nothing,
-    so it is skipped in training, where it would only distort the gradient of a learned scale.
+    so it is skipped in training, where it would only distort the gradient of a learned scale. Of activations on a table, which
+    have no integer runtime, it is skipped always: a learned table need not map its own levels to themselves.
     """
 
     def __init__(self, source: Quantizer) -> None:
@@ -186,7 +206,7 @@ class SameQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize on the source's grid."""
         source = self.source
-        if self.training or source.stream is not None:
+        if self.training or source.stream is not None or not (source.weight or isinstance(source.grid, Integer)):
             return x
         result: Tensor = source(x)
         return result
@@ -195,7 +215,8 @@ class SameQuantizer(nn.Module):
 class BiasQuantizer(nn.Module):
     """A bias on the grid of the accumulator: int32 with scale `s_input * s_weight`, per output channel, zero point 0.
 
-    In training the scale follows the two; `eval()` fixes it in the buffer `scale`, which is what gets exported.
+    In training the scale follows the two; `eval()` fixes it in the buffer `scale`, which is what gets exported. Where training has
+    put one of the two on a table, there is no accumulator of integers and the bias stays in floating point.
     """
 
     scale: Tensor
@@ -213,6 +234,11 @@ class BiasQuantizer(nn.Module):
         """The quantizers of the layer's input and of its weight."""
         return self._sources
 
+    @property
+    def integer(self) -> bool:
+        """Whether both sources hold integers, so that there is an accumulator."""
+        return all(source.integer for source in self._sources)
+
     def live(self) -> Tensor:
         """The product of the two scales as they are now, `(channels,)`."""
         inputs, weights = self._sources
@@ -220,7 +246,8 @@ class BiasQuantizer(nn.Module):
 
     def settle(self) -> None:
         """Fix the exported scale at the present product."""
-        self.scale.copy_(self.live())
+        if self.integer:
+            self.scale.copy_(self.live())
 
     def train(self, mode: bool = True) -> BiasQuantizer:
         """Leaving training fixes the scale."""
@@ -231,7 +258,7 @@ class BiasQuantizer(nn.Module):
 
     def forward(self, bias: Tensor) -> Tensor:
         """Quantize the bias; while its sources observe, it passes unchanged."""
-        if any(source.stream is not None or source.bypassed for source in self._sources):
+        if not self.integer or any(source.stream is not None or source.bypassed for source in self._sources):
             return bias
         scale = self.live().clone() if self.training else self.scale
         result: Tensor = fake_quantize(bias, scale, self.zero_point, *_INT32, 0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lilliput.core.errors import PreconditionError, RecipeError
-from lilliput.quantize.grids import Grid
+from lilliput.quantize.grids import SMALLEST_SCALE, Grid, Integer, Parameters
 from lilliput.quantize.streams import Extremes, Histogram, Stream
+
+_TOGETHER = 32  # candidate intervals that are tried at once
 
 
 class Ranges(Protocol):
@@ -23,12 +25,23 @@ class Ranges(Protocol):
         """The interval to cover, within the extremes seen."""
 
 
+@runtime_checkable
+class RowRanges(Protocol):
+    """A range rule that finds the ranges of all rows of a tensor at once, for symmetric integer grids."""
+
+    def limits(self, rows: Tensor, grid: Integer) -> Tensor:
+        """The largest magnitude to cover of every row, `(rows,)`, float32."""
+
+
 def channel_bounds(ranges: Ranges, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Apply a range rule to a tensor at hand: `low`, `high` of shape `()`, or `(x.shape[axis],)` where the grid has an axis."""
     x = x.detach().float()
     rows = x.reshape(1, -1) if grid.axis is None else x.movedim(grid.axis, 0).reshape(x.shape[grid.axis], -1)
     if isinstance(ranges, MinMax):
         low, high = rows.amin(1), rows.amax(1)
+    elif isinstance(ranges, RowRanges) and isinstance(grid, Integer) and grid.symmetric and grid.signed:
+        limit = ranges.limits(rows, grid)
+        low, high = torch.maximum(rows.amin(1), -limit), torch.minimum(rows.amax(1), limit)
     else:
         pairs = []
         for row in rows:
@@ -39,7 +52,8 @@ def channel_bounds(ranges: Ranges, x: Tensor, grid: Grid) -> tuple[Tensor, Tenso
     return (low.reshape(()), high.reshape(())) if grid.axis is None else (low, high)
 
 
-def _histogram(stream: Stream) -> Histogram:
+def filled(stream: Stream) -> Histogram:
+    """The stream as a histogram; raises `PreconditionError` where it is none, or empty."""
     if not isinstance(stream, Histogram) or not stream.count:
         raise PreconditionError("this range needs a histogram of at least one value: calibrate with the stream that it asks for")
     return stream
@@ -78,7 +92,7 @@ class Percentile:
 
     def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """Upper edges of the bins at which the cumulative share passes the percentile."""
-        histogram = _histogram(stream)
+        histogram = filled(stream)
         tail = histogram.count * (1 - self.percentile / 100)
         if grid.symmetric:
             magnitude, order = histogram.centers.abs().sort()
@@ -110,7 +124,7 @@ class MSE:
 
     def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """The best interval found; the extremes are among the candidates."""
-        histogram = _histogram(stream)
+        histogram = filled(stream)
         used = histogram.counts > 0
         values, counts = histogram.centers[used], histogram.counts[used]
         linear = torch.linspace(1 / self.steps, 1, self.steps, dtype=torch.float64)
@@ -133,13 +147,31 @@ class MSE:
                 return low, high
             best, low, high = error, new_low, new_high
 
+    def limits(self, rows: Tensor, grid: Integer) -> Tensor:
+        """For a symmetric grid the limit of every row of a tensor at hand, all rows at once: `(rows,)`, float32."""
+        reach = rows.abs().amax(1)
+        linear = torch.linspace(1 / self.steps, 1, self.steps)
+        shares = torch.cat([linear, 2.0 ** -torch.linspace(0, 12, self.steps)]).sort(descending=True).values
+        start = reach
+        for tried in (shares, 1 + (linear - 0.5) / 8):
+            least, limit = torch.full_like(reach, torch.inf), start
+            for share in tried.tolist():
+                scale = (start * share / grid.qmax).clamp(min=SMALLEST_SCALE)[:, None]
+                coded = (rows / scale).round_().clamp_(grid.qmin, grid.qmax).mul_(scale)
+                error = coded.sub_(rows).square_().sum(1)
+                # Of equal errors the widest interval: it clips least of what was not seen.
+                limit, least = torch.where(error < least, start * share, limit), torch.minimum(error, least)
+            start = torch.minimum(limit, reach)
+        return start
+
 
 def _least(values: Tensor, counts: Tensor, grid: Grid, low: Tensor, high: Tensor) -> tuple[float, float, float]:
     """Squared error of the best candidate and its ends, for candidate intervals `low`, `high` of shape `(candidates,)`."""
-    errors = torch.empty_like(low)
-    for i in range(len(low)):
-        coded = grid.nearest(values, grid.parameters(low[i], high[i]))
-        errors[i] = (coded - values).square_() @ counts
+    parts = []
+    for ends in zip(low.split(_TOGETHER), high.split(_TOGETHER), strict=True):
+        coded = grid.nearest(values, Parameters(*(parameter[:, None] for parameter in grid.parameters(*ends))))
+        parts.append(coded.sub_(values).square_() @ counts)
+    errors = torch.cat(parts)
     # Of equal errors the widest interval: it clips least of what was not seen.
     at = int((errors <= errors.min() * (1 + 1e-12)).nonzero()[-1])
     return float(errors[at]), float(low[at]), float(high[at])
@@ -165,7 +197,7 @@ class Entropy:
 
     def __call__(self, stream: Stream, grid: Grid) -> tuple[float, float]:
         """The best interval; the extremes are among the candidates."""
-        histogram = _histogram(stream)
+        histogram = filled(stream)
         reach = max(abs(histogram.low), abs(histogram.high))
         levels = grid.steps + 1
         best, answer = float("inf"), (histogram.low, histogram.high)

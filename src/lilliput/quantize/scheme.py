@@ -16,7 +16,8 @@ class Scheme:
     `weights` and `activations` are the grids, whose bits `bits`, where given, overrides layer by layer; the axis of `weights` is
     that of a layer's outputs whatever its number, or None for one scale a tensor. `ranges` and `weight_ranges` choose
     what the grids cover. Activations that no convolution or linear layer reads (into additions, normalisations, the
-    network's output) keep 8 bits at least. `exclude` lists patterns (`fnmatch`) of layers to leave in floating point.
+    network's output) keep 8 bits at least. Weights that are looked up in tables stay what they are, unless `tables` is a
+    grid for the entries. `exclude` lists patterns (`fnmatch`) of layers to leave in floating point.
     """
 
     weights: Grid = field(default_factory=lambda: Integer(axis=0))
@@ -24,4 +25,5 @@ class Scheme:
     ranges: Ranges = field(default_factory=MinMax)
     weight_ranges: Ranges = field(default_factory=MinMax)
     bits: Allocation | None = None
+    tables: Grid | None = None
     exclude: tuple[str, ...] = ()

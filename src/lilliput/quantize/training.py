@@ -78,18 +78,17 @@ class Aware(Hook):
     def gradients(self, state: State) -> None:
         """Remember the scales before the step."""
         for quantizer in quantizers(state.model):
-            if quantizer.gradient_scaled:
-                quantizer.before = quantizer.scale.detach().clone()
+            quantizer.before = [scale.detach().clone() for scale in quantizer.learned]
 
     def step(self, state: State) -> None:
         """Limit the step of the scales, and freeze ranges when it is time."""
         frozen = state.progress >= self.freeze
         with torch.no_grad():
             for quantizer in quantizers(state.model):
-                if quantizer.gradient_scaled and quantizer.before is not None:
-                    quantizer.scale.copy_(quantizer.scale.clamp(quantizer.before / _TRUST, quantizer.before * _TRUST))
-                    quantizer.before = None
-                elif frozen:
+                for scale, before in zip(quantizer.learned, quantizer.before, strict=False):
+                    scale.copy_(scale.clamp(before / _TRUST, before * _TRUST))
+                quantizer.before = []
+                if frozen:
                     quantizer.follow = None
 
     def end(self, state: State) -> None:
@@ -102,7 +101,7 @@ class Aware(Hook):
                 module.settle()
 
 
-def _fine_tuning() -> Fit:
+def fine_tuning() -> Fit:
     """A tenth of the usual learning rate: the network is trained already."""
     return Fit(epochs=3, optimizer=SGD(lr=0.01))
 
@@ -118,7 +117,7 @@ class Train:
 
     scheme: Scheme = field(default_factory=Scheme)
     estimator: Estimator = field(default_factory=StraightThrough)
-    fit: Fit = field(default_factory=_fine_tuning)
+    fit: Fit = field(default_factory=fine_tuning)
     hooks: tuple[Hook, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
     samples: int = 512
@@ -141,5 +140,5 @@ def train(*, estimator: Estimator = StraightThrough(), scheme: Scheme = Scheme()
           hooks: tuple[Hook, ...] = (), rewrites: tuple[Rewrite, ...] = (), checkpoint: Path | None = None) -> Train:
     """Quantization-aware training with any estimator, on any scheme."""
     method = "quantize.qat" if isinstance(estimator, StraightThrough) else f"quantize.{type(estimator).__name__.lower()}"
-    return Train(scheme=scheme, estimator=estimator, fit=fit or _fine_tuning(), hooks=hooks, rewrites=rewrites, checkpoint=checkpoint,
+    return Train(scheme=scheme, estimator=estimator, fit=fit or fine_tuning(), hooks=hooks, rewrites=rewrites, checkpoint=checkpoint,
                  method=method)

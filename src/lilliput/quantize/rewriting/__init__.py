@@ -1,0 +1,1 @@
+"""Rewrites: changes of the float network that keep its function and make it easier to quantize."""

@@ -1,0 +1,1 @@
+"""Roundings: which of a grid's values each weight takes after calibration, where that is not the nearest."""
