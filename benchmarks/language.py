@@ -40,6 +40,11 @@ QUANTIZERS: dict[str, Callable[[], Step]] = {
     "rtn 8/8": lambda: quantize.minmax(),
     "rtn w4": lambda: quantize.minmax(weights=4, activations=16),
     "rtn w3": lambda: quantize.minmax(weights=3, activations=16),
+    "gptq w4": lambda: quantize.gptq(weights=4, activations=16),
+    "gptq w3": lambda: quantize.gptq(weights=3, activations=16),
+    "smoothquant 8/8": lambda: quantize.smoothquant(),
+    "llm_int8": lambda: quantize.llm_int8(),
+    "peg 8/8": lambda: quantize.peg(),
 }
 
 
