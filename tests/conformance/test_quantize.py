@@ -10,16 +10,18 @@ from lilliput.deploy.runtime import Session
 from lilliput.quantize import Binary, Scheme, StraightThrough, Table, Train
 from lilliput.quantize.calibrate import quantizers
 from lilliput.quantize.recipes import learned
+from lilliput.quantize.rounding.admm import LayerwiseADMM
 from lilliput.quantize.rounding.reconstruct import Descent
 from lilliput.train import SGD, AdamW, Fit, evaluate
 
 ROWS = [row.id for row in methods.rows() if row.works and row.family == "quantize" and row.check == "tests/conformance/test_quantize.py"]
 FIT = Fit(epochs=1, batch_size=64, optimizer=SGD(lr=0.005))
 # How rows that train are trained; signs change too seldom under small steps of SGD.
-TRAINS = {row.id: FIT for row in methods.rows() if row.id in ROWS and row.build.partition(":")[2] in (*learned.__all__, "lsq", "octav", "qat")}
+TRAINS = {row.id: FIT for row in methods.rows() if row.id in ROWS and row.build.partition(":")[2] in {*learned.__all__, "lsq", "octav", "qat"} - {"multi_bit_mixed"}}
 TRAINS |= {name: Fit(epochs=3, batch_size=64, optimizer=AdamW(lr=1e-3, weight_decay=0.0)) for name in ("quantize.bnn", "quantize.xnor_net")}
 # Options that save time.
-BRIEF = {"quantize.adaround": {"descent": Descent(iterations=150)}, "quantize.brecq": {"descent": Descent(iterations=150)}}
+BRIEF = {"quantize.adaround": {"descent": Descent(iterations=150)}, "quantize.brecq": {"descent": Descent(iterations=150)},
+         "quantize.layerwise_few_shot": {"rounding": LayerwiseADMM(update=5)}}
 
 
 @pytest.fixture(scope="module")

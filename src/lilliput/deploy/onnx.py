@@ -28,6 +28,7 @@ from lilliput.deploy.floating import subtract_biases_
 from lilliput.deploy.integer import global_pools_, integer_biases_, keep_float_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
 from lilliput.deploy.shortcuts import means_for_pools_, short_cuts
+from lilliput.deploy.softmax import keep_softmax_
 from lilliput.graph.fold import fold_batchnorm
 from lilliput.graph.trace import as_inputs, export_program, trace
 
@@ -106,6 +107,7 @@ def _clean(model: ir.Model) -> None:
     integer_biases_(model)
     keep_float_(model)
     dynamic.keep_inputs_(model)
+    keep_softmax_(model)
     subtract_biases_(model)
     for step in (passes.IdentityEliminationPass(), passes.RemoveUnusedNodesPass(), passes.LiftConstantsToInitializersPass(),
                  passes.DeduplicateInitializersPass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]

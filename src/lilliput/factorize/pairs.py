@@ -35,7 +35,7 @@ class Pair:
     clamp: tuple[float, float] | None = None
 
 
-def pair(original: Traced, small: Traced, layer: Layer, inputs: Sequence[Tensor], most: int = 16384) -> Pair:
+def pair(original: Traced, small: Traced, layer: Layer, inputs: Sequence[Tensor], most: int = 8192) -> Pair:
     """The pair of a layer that stands in both networks, on these batches; `most` positions, drawn with a fixed seed."""
     theirs = [inputs_and_outputs(original, (layer,), x)[layer.name][1] for x in inputs]
     ours = [inputs_and_outputs(small, (layer,), x)[layer.name] for x in inputs]

@@ -8,12 +8,18 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lilliput.core.errors import PreconditionError
 from lilliput.factorize.factors import Factor
 from lilliput.factorize.layers import Layer, matrix
 from lilliput.factorize.lowrank import Count, Decomposed, Ranks, Spectrum, two
 from lilliput.factorize.pairs import Pair
+
+# Rounds end early where one changes the error by less than this share.
+_SETTLED = 1e-4
+# Directions of the inputs with less than this share of the largest energy count as absent.
+_NOTHING = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,7 @@ class Responses:
 
     Where a clamp `r` reads the response, auxiliary `z` relax the problem to `sum |r(y) - r(z)|^2 + p |z - M y^ - b|^2`, solved
     in turn for `z`, entry by entry, and for `M` and `b`, by generalised SVD (reduced-rank regression); `penalties` lists
-    the values of `p`, each held for `rounds` rounds. Without a clamp the second problem alone, once. `M = P Q'` makes `d` kernels
+    the values of `p`, each held for up to `rounds` rounds. Without a clamp the second problem alone, once. `M = P Q'` makes `d` kernels
     `Q' W` and a 1x1 `P`. Ranks are judged by the energy of the responses' principal components. Departs from the paper in
     its treatment of a clamp's upper end (it knows ReLU), and of layers that an addition reads, as in residual networks:
     those are linear here. (zhang2015gsvd)
@@ -75,16 +81,26 @@ class ResponseSpace:
         first = fitted(wanted, rank)
         if seen.clamp is None:
             return first
-        target, solution = wanted.clamp(*seen.clamp), first
+        target = wanted.clamp(*seen.clamp)
+
+        def outcome(found: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, float]:
+            left, right, shift = found
+            now = (made @ right.T) @ left.T + shift
+            return now, float((now.clamp(*seen.clamp) - target).square().sum())  # type: ignore[misc]
+
+        best = (outcome(first)[1], first)
         now = made + self._bias
         for penalty in self.method.penalties:
+            before = float("inf")
             for _ in range(self.method.rounds):
                 solution = fitted(relaxed(target, now, penalty, seen.clamp), rank)
-                left, right, shift = solution
-                now = made @ right.T @ left.T + shift
-        # The relaxation need not end below where it began.
-        errors = [(made @ right.T @ left.T + shift).clamp(*seen.clamp).sub(target).square().sum() for left, right, shift in (solution, first)]
-        return solution if errors[0] < errors[1] else first
+                now, error = outcome(solution)
+                # The relaxation need not end where it is best.
+                best = min(best, (error, solution), key=lambda pair: pair[0])
+                if abs(before - error) <= _SETTLED * error:
+                    break
+                before = error
+        return best[1]
 
 
 class Regression:
@@ -93,32 +109,37 @@ class Regression:
     def __init__(self, inputs: Tensor, *, intercept: bool = True) -> None:
         self._intercept = intercept
         self._mean = inputs.mean(0) * intercept
-        self._centred = inputs - self._mean
-        gram = self._centred.T @ self._centred
-        # Directions without energy (dead inputs) get no weight instead of an arbitrary one.
-        self._inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-10)
+        centred = inputs - self._mean
+        power, vectors = torch.linalg.eigh(centred.T @ centred)
+        # Directions without energy (dead inputs, a low rank before) get no weight instead of an arbitrary one.
+        used = power > power[-1] * _NOTHING
+        self._whitening = vectors[:, used] / power[used].sqrt()
+        self._white = centred @ self._whitening
 
     def __call__(self, outputs: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         """`U` `(out, rank)` and `V` `(rank, m)` of least `|y - U V x - b|^2`, and `b`.
 
-        With `M` the ordinary least-squares solution and `U` the leading principal directions of its fit, `V = U' M`.
+        With `Z` the whitened inputs, the least-squares fit is `Z Z'Y`; `U` are its leading principal directions, the right
+        singular vectors of `Z'Y`, and `U V` its projection on them.
         """
         mean = outputs.mean(0) * self._intercept
-        full = ((outputs - mean).T @ self._centred) @ self._inverse
-        fit = self._centred @ full.T
-        directions = torch.linalg.eigh(fit.T @ fit)[1].flip(1)[:, :rank]
-        right = directions.T @ full
-        return directions, right, mean - directions @ (right @ self._mean)
+        # The whitened inputs are centred, so that the mean of the outputs drops out.
+        fit = self._white.T @ outputs
+        directions = torch.linalg.svd(fit, full_matrices=False)[2][:rank].T
+        right = directions.T @ fit.T @ self._whitening.T
+        missing = rank - directions.shape[1]
+        left, right = F.pad(directions, (0, missing)), F.pad(right, (0, 0, 0, missing))
+        return left, right, mean - left @ (right @ self._mean)
 
 
 def relaxed(target: Tensor, now: Tensor, penalty: float, ends: tuple[float, float]) -> Tensor:
     """`argmin_z (target - clamp(z))^2 + penalty (z - now)^2`, entry by entry: the best of the clamp's three pieces."""
     low, high = ends
-    middle = ((penalty * now + target) / (penalty + 1)).clamp(low, high)
-    best, least = middle, (target - middle) ** 2 + penalty * (middle - now) ** 2
+    best = now.mul(penalty).add_(target).div_(penalty + 1).clamp_(low, high)
+    least = (target - best).square_().add_((best - now).square_(), alpha=penalty)
     for piece, end in ((now.clamp(max=low), low), (now.clamp(min=high), high)):
         if abs(end) == float("inf"):
             continue
-        cost = (target - end) ** 2 + penalty * (piece - now) ** 2
+        cost = (target - end).square_().add_((piece - now).square_(), alpha=penalty)
         best, least = torch.where(cost < least, piece, best), torch.minimum(cost, least)
     return best

@@ -54,7 +54,8 @@ def prepare(model: nn.Module, data: Any, scheme: Scheme, *, samples: int = 512, 
 
     Without `fold`, the batch norm after a layer stays until `fold_quantized_` (for training; edges lie after it). Ranges are
     then those of the network with its weights in floating point: what few bits do to them before training, when batch norms
-    still have the statistics of the float network, is no guide to what comes. Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
+    still have the statistics of the float network, is no guide to what comes.
+    Raises `PreconditionError` for a network that is quantized already, or has nothing to quantize.
     """
     check_samples(samples)
     traced, notes = lowered(model, data, rewrites=rewrites, fold=fold)

@@ -60,7 +60,7 @@ class Aware(Hook):
     Ranges that follow the data stop at `freeze` (share of training), so that the last steps train on the final grid;
     learned scales stay positive, since they change by a tenth at most in one step (a departure from Esser 2020: the scale
     of a tensor with few values, such as a small image, can overshoot zero); at the end the biases' scales are fixed.
-    Weights that a mask holds at zero stay exactly zero, since zero lies on every grid.
+    Weights that a mask holds at zero stay exactly zero on grids that hold zero: all but those of signs.
     """
 
     freeze: float = 0.8

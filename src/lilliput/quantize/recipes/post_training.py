@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from lilliput.core.budget import Budget
 from lilliput.quantize.bits import Uniform
 from lilliput.quantize.clipping import Analytic
 from lilliput.quantize.dynamic import Dynamic, keep_float_
 from lilliput.quantize.grids import Integer
+from lilliput.quantize.mixed.nuclear import NuclearNorm
+from lilliput.quantize.mixed.step import Additive, Mixed
+from lilliput.quantize.mixed.task import Widths
 from lilliput.quantize.posttraining import Static
 from lilliput.quantize.ranges import MSE
 from lilliput.quantize.rewriting.equalize import AbsorbBias, Equalize
 from lilliput.quantize.rewriting.migrate import Migrate
 from lilliput.quantize.rewriting.split import SplitOutliers
+from lilliput.quantize.rounding.admm import LayerwiseADMM
 from lilliput.quantize.rounding.bias import BiasCorrection, ExpectedBiasCorrection
 from lilliput.quantize.rounding.channel_bits import ChannelBits
 from lilliput.quantize.rounding.gptq import GPTQ
@@ -18,9 +23,10 @@ from lilliput.quantize.rounding.groups import EmbeddingGroups
 from lilliput.quantize.rounding.importance import Fisher
 from lilliput.quantize.rounding.partition import blocks
 from lilliput.quantize.rounding.reconstruct import Descent, Reconstruct
+from lilliput.quantize.rounding.similarity import SimilaritySearch
 from lilliput.quantize.scheme import Scheme
 
-__all__ = ["aciq", "adaround", "brecq", "dfq", "gptq", "llm_int8", "peg", "smoothquant"]
+__all__ = ["aciq", "adaround", "brecq", "dfq", "gptq", "layerwise_few_shot", "llm_int8", "peg", "ptq_vit", "smoothquant"]
 
 
 def adaround(*, weights: int = 4, activations: int = 8, samples: int = 1024, descent: Descent = Descent(),
@@ -106,3 +112,25 @@ def aciq(*, weights: int = 8, activations: int = 8, samples: int = 512, exclude:
     """
     scheme = Scheme(ranges=Analytic(), weight_ranges=Analytic(), bits=Uniform(weights=weights, activations=activations), exclude=exclude)
     return Static(method="quantize.aciq", scheme=scheme, roundings=(ChannelBits(), BiasCorrection()), samples=samples)
+
+
+def layerwise_few_shot(*, weights: int = 4, activations: int = 8, samples: int = 512, rounding: LayerwiseADMM = LayerwiseADMM(),
+                       exclude: tuple[str, ...] = ()) -> Static:
+    """Layers rounded one by one by ADMM, those that follow trained on the few samples to make up for it. (chen2019limited)
+
+    Axes: integer grid, learned, layer-wise optimisation, uniform. 512 samples are a percent of a set of 50,000, the paper's share.
+    What departs stands at `LayerwiseADMM`.
+    """
+    scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
+    return Static(method="quantize.layerwise_few_shot", scheme=scheme, roundings=(rounding,), samples=samples)
+
+
+def ptq_vit(budget: Budget = Budget(bits=6.0), *, widths: Widths = Widths(weights=(4, 5, 6, 7, 8)), samples: int = 512,
+            search: SimilaritySearch = SimilaritySearch(), exclude: tuple[str, ...] = ()) -> Mixed:
+    """Widths by nuclear norms, scales by similarity and the order of attention, and corrected biases. (liu2021ptqvit)
+
+    Axes: integer grid, similarity search, nearest with bias correction, nuclear norm. What departs from the paper stands at
+    `SimilaritySearch` and `NuclearNorm`; widths are chosen exactly, where it takes the best of a Pareto frontier.
+    """
+    inner = Static(scheme=Scheme(exclude=exclude), roundings=(search, BiasCorrection()), samples=samples)
+    return Mixed(method="quantize.ptq_vit", budget=budget, search=Additive(sensitivity=NuclearNorm()), widths=widths, inner=inner)

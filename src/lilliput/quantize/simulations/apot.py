@@ -16,7 +16,9 @@ from lilliput.quantize.simulations.dorefa import expanded
 
 
 class Clipped(OnGrid):
-    """`a q(clip(x / a))` with the reparameterised gradient: `dy/da` is the sign beyond the clip, and `q(x / a) - x / a` inside it."""
+    """`a q(clip(x / a))` with the reparameterised gradient: `dy/da` is the sign beyond the clip, and `q(x / a) - x / a` inside
+    it.
+    """
 
     def __init__(self, grid: AdditivePowersOfTwo, start: Tensor) -> None:
         super().__init__(grid)
@@ -71,11 +73,13 @@ class Normalised(Clipped):
 
 @dataclass(frozen=True, kw_only=True)
 class PowersOfTwoClip:
-    """Values become sums of powers of two between learned clips, `a q(clip(x / a))`; weights are normalised to zero mean and unit variance first.
+    """Values become sums of powers of two between learned clips, `a q(clip(x / a))`; weights are normalised to zero mean and unit
+    variance first.
 
     `dy/da` is `sign(x)` where `|x| > a` and `q(x / a) - x / a` elsewhere; a weight's own gradient passes unchanged, as in the
     authors' code. Departs from the paper: normalised weights are multiplied with the deviation that they had at the start, as the
-    factor of `TanhLevels`; the clip of weights starts at `start` deviations, that of activations where calibration put it. (li2020apot)
+    factor of `TanhLevels`; the clip of weights starts at `start` deviations, that of activations where calibration put it.
+    (li2020apot)
     """
 
     start: float = 3.0
@@ -86,11 +90,13 @@ class PowersOfTwoClip:
         grid = quantizer.grid
         if tensor is not None:
             if not isinstance(grid, AdditivePowersOfTwo):
-                raise PreconditionError(f"{quantizer.layer}: sums of powers of two need the grid AdditivePowersOfTwo(), not {grid}; pass it in the scheme")
+                raise PreconditionError(f"{quantizer.layer}: sums of powers of two need the grid AdditivePowersOfTwo(), not "
+                                        f"{grid}; pass it in the scheme")
             quantizer.simulation = Normalised(grid, tensor, torch.full((), self.start, device=tensor.device))
             return
         if not isinstance(grid, Integer) or not one_sided(quantizer):
-            raise PreconditionError(f"{quantizer.layer}: sums of powers of two without signs are for activations that are never negative; see Roles(signed=...)")
+            raise PreconditionError(f"{quantizer.layer}: sums of powers of two without signs are for activations that are never "
+                                    "negative; see Roles(signed=...)")
         table = AdditivePowersOfTwo(bits=grid.bits, signed=False, base_bits=self.base_bits)
         quantizer.simulation = Clipped(table, quantizer.scale * grid.qmax)
         quantizer.regrid(table)

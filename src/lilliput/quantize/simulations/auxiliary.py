@@ -46,17 +46,19 @@ class Auxiliary(nn.Module):
 
 
 class Assisted(Hook):
-    """Adds `weight` times the loss of an auxiliary full-precision module, which reads the network's inner values and is gone in the end.
+    """Adds `weight` times the loss of an auxiliary full-precision module, which reads the network's inner values and is gone in
+    the end.
 
-    Its gradients reach a layer through an adaptor of floating point instead of through all the roundings after it. The low-precision
-    layers are shared, the adaptors, their sum and the classifier are the module's own. The paper's module reads the blocks of a
-    residual network; here it reads what low-bit edges are given. That adaptors are `relu(bn(conv1(x)) + sum)` follows our reading
-    of its figure 2, of which we are not sure. (zhuang2020auxiliary)
+    Its gradients reach a layer through an adaptor of floating point instead of through all the roundings after it. The
+    low-precision layers are shared, the adaptors, their sum and the classifier are the module's own. The paper's module reads the
+    blocks of a residual network; here it reads what low-bit edges are given. That adaptors are `relu(bn(conv1(x)) + sum)` follows
+    our reading of its figure 2, of which we are not sure. (zhuang2020auxiliary)
     """
 
     def __init__(self, *, weight: float = 1.0, width: int = 32, loss: Loss | None = None, bits: int = 7) -> None:
         if not 0 <= weight < float("inf") or width < 1:
-            raise RecipeError(f"weight of the auxiliary loss must not be negative and its width is at least 1, not {weight!r} and {width!r}")
+            raise RecipeError(f"weight of the auxiliary loss must not be negative and its width is at least 1, not {weight!r} "
+                              f"and {width!r}")
         self.weight, self.width, self.own, self.bits = weight, width, loss, bits
         self._inner: Inner | None = None
 
@@ -67,7 +69,8 @@ class Assisted(Hook):
         """Look at the inner values once, and add the module to the network, so that it is trained and saved with it."""
         names = edges(state.model, self.bits)
         if not names:
-            raise PreconditionError(f"the network has no activations of up to {self.bits} bits to assist: lower the bits of the scheme, or raise those of Assisted")
+            raise PreconditionError(f"the network has no activations of up to {self.bits} bits to assist: lower the bits of the "
+                                    "scheme, or raise those of Assisted")
         self._inner = Inner(state.model, names)
         training = state.model.training
         state.model.eval()
@@ -77,7 +80,8 @@ class Assisted(Hook):
         values = list(self._inner.values.values())
         ranks = {value.ndim for value in values}
         if len(ranks) > 1 or not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            raise PreconditionError("an auxiliary module needs inner values of one rank and scores (N, outputs): exclude the layers that differ")
+            raise PreconditionError("an auxiliary module needs inner values of one rank and scores (N, outputs): exclude the "
+                                    "layers that differ")
         module = Auxiliary([value.shape[1] for value in values], self.width, outputs.shape[1], ranks.pop() - 2)
         state.model.add_module(_MODULE, module.to(outputs.device).train(training))
 

@@ -27,7 +27,8 @@ class _Replaced(torch.autograd.Function):
 
 
 def replaced(surrogate: Tensor, value: Tensor) -> Tensor:
-    """`value`, exactly, with the gradients of `surrogate`, which has the same shape: what is straight-through about an estimator."""
+    """`value`, exactly, with the gradients of `surrogate`, which has the same shape: what is straight-through about an estimator.
+    """
     result: Tensor = _Replaced.apply(surrogate, value.to(surrogate.dtype))  # type: ignore[no-untyped-call]
     return result
 

@@ -83,7 +83,8 @@ class ScaledSigns(OnGrid):
         w = self.centred(w)
         scale = positive(mean_magnitude(w, self.grid.axis))
         spread = along(scale, w, -1 if self.grid.axis is None else self.grid.axis)
-        result: Tensor = _FilterSign.apply(w, self.nearest(w, scale), spread, w.numel() / scale.numel())  # type: ignore[no-untyped-call]
+        count = w.numel() / scale.numel()
+        result: Tensor = _FilterSign.apply(w, self.nearest(w, scale), spread, count)  # type: ignore[no-untyped-call]
         return result
 
     def settle(self, quantizer: Quantizer, tensor: Tensor | None) -> Tensor | None:
@@ -95,7 +96,8 @@ class ScaledSigns(OnGrid):
 
 @dataclass(frozen=True, kw_only=True)
 class MeanSign:
-    """Weights become `a sign(w)`, the least-squares scale `a = E|w|` of each filter; the gradient is that of the paper's section 3.1.
+    """Weights become `a sign(w)`, the least-squares scale `a = E|w|` of each filter; the gradient is that of the paper's section
+    3.1.
 
     `dL/dw = dL/dq (1 / n + a [|w| < 1])`. As in the authors' code each filter is centred over its inputs first, so that both
     signs are frequent. (rastegari2016xnor)
@@ -109,7 +111,8 @@ class MeanSign:
 
 
 class Bounded(Hook):
-    """Keeps the real-valued weights behind signs in [-1, 1] after every step, where further growth would only delay a change of sign.
+    """Keeps the real-valued weights behind signs in [-1, 1] after every step, where further growth would only delay a change of
+    sign.
 
     (courbariaux2016bnn)
     """

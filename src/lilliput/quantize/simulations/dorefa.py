@@ -74,7 +74,9 @@ def _weight(quantizer: Quantizer, tensor: Tensor | None) -> Tensor:
 
 
 class ScaleAdjusted(Squashed):
-    """`q(t) / sqrt(n var q(t))`, `n` the outputs times the positions of the kernel: gradients keep their variance from layer to layer."""
+    """`q(t) / sqrt(n var q(t))`, `n` the outputs times the positions of the kernel: gradients keep their variance from layer to
+    layer.
+    """
 
     def __init__(self, grid: Grid, w: Tensor) -> None:
         super().__init__(grid, w)
@@ -90,7 +92,8 @@ class ScaleAdjusted(Squashed):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleAdjustedLevels:
-    """The levels of `TanhLevels`, divided by `sqrt(n var q)` of each weight, `n` its fan-out, so that training neither explodes nor fades.
+    """The levels of `TanhLevels`, divided by `sqrt(n var q)` of each weight, `n` its fan-out, so that training neither explodes
+    nor fades.
 
     The paper's constant rescaling. It asks for it in layers without a batch norm; behind one the factor cancels, so that here
     every layer has it. (jin2020sat)

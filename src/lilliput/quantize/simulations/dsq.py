@@ -30,7 +30,9 @@ def soft_steps(v: Tensor, softness: Tensor) -> Tensor:
 
 
 class Staircase(Simulation):
-    """The nearest level forward, the slope of `soft_steps` backward; scale and softness are parameters, a range is `scale` times codes."""
+    """The nearest level forward, the slope of `soft_steps` backward; scale and softness are parameters, a range is `scale` times
+    codes.
+    """
 
     def __init__(self, grid: Integer, scale: Tensor, zero_point: Tensor, softness: float) -> None:
         super().__init__()
@@ -64,8 +66,9 @@ class Staircase(Simulation):
 class SoftStaircase:
     """Rounding has the slope of tanh pieces, one between neighbouring levels, whose softness `a` is learned, as is the range.
 
-    Forward are the hard steps. Departs from the paper: the range is a learned scale, with the calibrated zero point, instead of two
-    learned ends, so that zero stays exact; and the softness has no penalty, only limits. The scale of weights starts as that of `LSQ`. (gong2019dsq)
+    Forward are the hard steps. Departs from the paper: the range is a learned scale, with the calibrated zero point, instead of
+    two learned ends, so that zero stays exact; and the softness has no penalty, only limits. The scale of weights starts as that
+    of `LSQ`. (gong2019dsq)
     """
 
     softness: float = 0.2
@@ -77,6 +80,7 @@ class SoftStaircase:
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Install the staircase."""
         if not isinstance(quantizer.grid, Integer):
-            raise PreconditionError(f"{quantizer.layer}: a soft staircase has even steps, those of integer grids, not of {quantizer.grid}; see the scheme")
+            raise PreconditionError(f"{quantizer.layer}: a soft staircase has even steps, those of integer grids, not of "
+                                    f"{quantizer.grid}; see the scheme")
         scale = quantizer.scale if tensor is None else step_of_mean(tensor, quantizer.grid, quantizer.scale)
         quantizer.simulation = Staircase(quantizer.grid, scale, quantizer.zero_point, self.softness)

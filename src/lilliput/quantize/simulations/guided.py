@@ -27,7 +27,9 @@ class Inner:
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         self.values: dict[str, Tensor] = {}
-        self._handles: list[RemovableHandle] = [model.get_submodule(name).register_forward_pre_hook(partial(self._keep, name)) for name in names]
+        self._handles: list[RemovableHandle] = []
+        for name in names:
+            self._handles.append(model.get_submodule(name).register_forward_pre_hook(partial(self._keep, name)))
 
     def _keep(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:  # noqa: ARG002
         self.values[name] = inputs[0]
@@ -40,15 +42,17 @@ class Inner:
 
 def edges(model: nn.Module, most: int) -> list[str]:
     """Names of the activation quantizers of up to so many bits."""
-    return [name for name, module in model.named_modules() if isinstance(module, Quantizer) and not module.weight and module.grid.bits <= most]
+    found = ((name, module) for name, module in model.named_modules() if isinstance(module, Quantizer) and not module.weight)
+    return [name for name, module in found if module.grid.bits <= most]
 
 
 class Guided(Hook):
-    """Adds to the loss that of a full-precision copy, trained jointly, and `weight` times the distance of the two networks' attention maps.
+    """Adds to the loss that of a full-precision copy, trained jointly, and `weight` times the distance of the two networks'
+    attention maps.
 
-    `L = L_q + L_full + w mean_edges |A_q - A_full|^2`, `A` the squares of the inputs of low-bit edges, averaged over channels and normalised. The copy
-    starts from the network as it is, goes without quantizers, and is gone in the end. The paper compares a few maps of its networks
-    by hand; here all low-bit edges count alike. (zhuang2018twostage)
+    `L = L_q + L_full + w mean_edges |A_q - A_full|^2`, `A` the squares of the inputs of low-bit edges, averaged over channels and
+    normalised. The copy starts from the network as it is, goes without quantizers, and is gone in the end. The paper compares a
+    few maps of its networks by hand; here all low-bit edges count alike. (zhuang2018twostage)
     """
 
     def __init__(self, *, weight: float = 1.0, loss: Loss | None = None, bits: int = 7) -> None:
@@ -64,7 +68,8 @@ class Guided(Hook):
         """Add the copy to the network, so that it is trained and saved with it."""
         names = edges(state.model, self.bits)
         if not names:
-            raise PreconditionError(f"the network has no activations of up to {self.bits} bits to guide: lower the bits of the scheme, or raise those of Guided")
+            raise PreconditionError(f"the network has no activations of up to {self.bits} bits to guide: lower the bits of the "
+                                    "scheme, or raise those of Guided")
         guide = copy.deepcopy(state.model)
         for name, module in list(guide.named_modules()):
             if isinstance(module, Quantizer):

@@ -19,7 +19,9 @@ from lilliput.train.hooks import Batch
 
 
 class Partitioned(OnGrid):
-    """Weights that are frozen at powers of two, and the rest as it is, which alone receives gradients; in evaluation all are on the grid."""
+    """Weights that are frozen at powers of two, and the rest as it is, which alone receives gradients; in evaluation all are on
+    the grid.
+    """
 
     def __init__(self, grid: Grid, w: Tensor) -> None:
         super().__init__(grid)
@@ -58,14 +60,15 @@ class Partitioned(OnGrid):
 class IncrementalPowers:
     """Weights become zero or `+-2^k`, from `2^floor(log2(4 max|w| / 3))` downwards, when the hook `Incremental` freezes them.
 
-    Nearest levels are the paper's equation 4. Departs from the paper in how many powers `bits` give: as many as there are codes beside zero
-    (`PowerOfTwo`), where the paper spends a code bit on the zero. (zhou2017inq)
+    Nearest levels are the paper's equation 4. Departs from the paper in how many powers `bits` give: as many as there are codes
+    beside zero (`PowerOfTwo`), where the paper spends a code bit on the zero. (zhou2017inq)
     """
 
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Install the partition, nothing frozen yet."""
         if tensor is None or not isinstance(quantizer.grid, PowerOfTwo):
-            raise PreconditionError(f"{quantizer.layer}: incremental powers of two are for weights on PowerOfTwo(), not {quantizer.grid}; see the scheme")
+            raise PreconditionError(f"{quantizer.layer}: incremental powers of two are for weights on PowerOfTwo(), not "
+                                    f"{quantizer.grid}; see the scheme")
         quantizer.simulation = Partitioned(quantizer.grid, tensor)
 
 
@@ -73,16 +76,18 @@ class IncrementalPowers:
 class Incremental(Hook):
     """Freezes a larger share of every weight at given shares of training: `((when, share), ...)`, the last share 1.
 
-    Half, three quarters, seven eighths, all, as in the paper, whose stages are as long as they need; here all weights are frozen in time
-    for the batch norms and biases to follow. (zhou2017inq)
+    Half, three quarters, seven eighths, all, as in the paper, whose stages are as long as they need; here all weights are frozen
+    in time for the batch norms and biases to follow. (zhou2017inq)
     """
 
     stages: tuple[tuple[float, float], ...] = ((0.0, 0.5), (0.3, 0.75), (0.55, 0.875), (0.8, 1.0))
 
     def __post_init__(self) -> None:
         times, shares = zip(*self.stages, strict=True) if self.stages else ((), ())
-        if list(times) != sorted(times) or list(shares) != sorted(shares) or not shares or shares[-1] != 1 or times[0] < 0 or times[-1] >= 1:
-            raise RecipeError(f"stages are (when, share) with both rising, when in [0, 1) and the last share 1, not {self.stages!r}")
+        rising = list(times) == sorted(times) and list(shares) == sorted(shares)
+        if not rising or not shares or shares[-1] != 1 or times[0] < 0 or times[-1] >= 1:
+            raise RecipeError("stages are (when, share) with both rising, when in [0, 1) and the last share 1, not "
+                              f"{self.stages!r}")
 
     def batch(self, state: State, batch: Batch) -> Batch:
         """Freeze what is due."""

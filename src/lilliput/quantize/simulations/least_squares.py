@@ -73,8 +73,8 @@ class Optimal:
 class Signs(Simulation):
     """The nearest sum of scaled signs.
 
-    Of weights the scales are those of the present weight, for each slice along `axis`, and the gradient passes; of activations they
-    are averages over the batches, `v <- keep v + (1 - keep) v'`, and the gradient stops at the largest level.
+    Of weights the scales are those of the present weight, for each slice along `axis`, and the gradient passes; of activations
+    they are averages over the batches, `v <- keep v + (1 - keep) v'`, and the gradient stops at the largest level.
     """
 
     def __init__(self, basis: Basis, start: Tensor, axis: int | None, keep: float | None) -> None:
@@ -112,7 +112,8 @@ class Signs(Simulation):
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquaresSigns:
-    """Values become sums of scaled signs, `sum_i v_i s_i`, with the scales that `basis` finds: `Optimal` (one bit or two) or `Greedy`.
+    """Values become sums of scaled signs, `sum_i v_i s_i`, with the scales that `basis` finds: `Optimal` (one bit or two) or
+    `Greedy`.
 
     Weights afresh in every step, one set to each filter; activations as averages over the batches of training.
     (pouransari2020leastsquares)
@@ -129,7 +130,8 @@ class LeastSquaresSigns:
         """Install the signs."""
         grid = quantizer.grid
         if not isinstance(grid, Table) or len(grid.levels) != 2**grid.bits:
-            raise PreconditionError(f"{quantizer.layer}: sums of signs need the grid Binary() or BitPlanes(), not {grid}; pass it in the scheme")
+            raise PreconditionError(f"{quantizer.layer}: sums of signs need the grid Binary() or BitPlanes(), not {grid}; pass "
+                                    "it in the scheme")
         if tensor is not None:
             rows = tensor.detach().reshape(1, -1) if grid.axis is None else tensor.detach().movedim(grid.axis, 0).flatten(1)
             start = self.basis(rows, grid.bits)

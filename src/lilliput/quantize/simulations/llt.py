@@ -22,13 +22,14 @@ from lilliput.train.hooks import Batch
 class LookupTable(Simulation):
     """`s T(clip(x / s))`, `T` a table over `places` cells for each of `steps` steps, odd for weights.
 
-    While training a step's height is spread over its cells as a softmax of `logits` at the temperature `heat`; in evaluation it lies at the
-    largest. Gradients pass `x` inside the clip; those of the table's cells are divided by the root of how many values they had, as in the authors' code.
+    While training a step's height is spread over its cells as a softmax of `logits` at the temperature `heat`; in evaluation it
+    lies at the largest. Gradients pass `x` inside the clip; those of the table's cells are divided by the root of how many values
+    they had, as in the authors' code.
     """
 
-    def __init__(self, steps: int, places: int, reach: Tensor, axis: int | None, *, signed: bool) -> None:
+    def __init__(self, steps: int, places: int, reach: Tensor, *, signed: bool) -> None:
         super().__init__()
-        self.steps, self.places, self.axis, self.signed, self.heat = steps, places, axis, signed, 1.0
+        self.steps, self.places, self.signed, self.heat = steps, places, signed, 1.0
         self.reach = nn.Parameter(reach.detach().clone())
         middle = (torch.arange(places, device=reach.device) - (places - 1) / 2).square()
         # One dimension, which weight decay leaves alone.
@@ -84,9 +85,10 @@ class LookupTable(Simulation):
 class LearnedLookup:
     """Even levels whose thresholds are learned, each at one of `places` places between its two levels; the clip is learned too.
 
-    Weights start clipped at `qmax` steps of `LSQ`, activations where calibration put them, thresholds half-way. The hook `Sharpening`
-    goes with it. Departs from the paper: the step's places start at their middle, not evenly spread, so that a trained network
-    starts as plain rounding would; and the regulariser that asks for one place to each step is left to the falling temperature. (wang2022llt)
+    Weights start clipped at `qmax` steps of `LSQ`, activations where calibration put them, thresholds half-way. The hook
+    `Sharpening` goes with it. Departs from the paper: the step's places start at their middle, not evenly spread, so that a
+    trained network starts as plain rounding would; and the regulariser that asks for one place to each step is left to the
+    falling temperature. (wang2022llt)
     """
 
     places: int = 9
@@ -99,27 +101,32 @@ class LearnedLookup:
         """Install the table; activations that are never negative change to a table of levels without signs."""
         grid = quantizer.grid
         if not isinstance(grid, Integer):
-            raise PreconditionError(f"{quantizer.layer}: lookup tables have even levels, those of integer grids, not of {grid}; see the scheme")
+            raise PreconditionError(f"{quantizer.layer}: lookup tables have even levels, those of integer grids, not of {grid}; "
+                                    "see the scheme")
         if tensor is not None:
             reach = step_of_mean(tensor, grid.along(None), quantizer.scale.max()) * grid.qmax
-            quantizer.simulation = LookupTable(grid.qmax, self.places, reach, grid.axis, signed=True)
+            quantizer.simulation = LookupTable(grid.qmax, self.places, reach, signed=True)
             return
         if not one_sided(quantizer):
-            raise PreconditionError(f"{quantizer.layer}: a table without signs is for activations that are never negative; see Roles(signed=...)")
-        quantizer.simulation = LookupTable(grid.qmax, self.places, quantizer.scale * grid.qmax, None, signed=False)
+            raise PreconditionError(f"{quantizer.layer}: a table without signs is for activations that are never negative; see "
+                                    "Roles(signed=...)")
+        quantizer.simulation = LookupTable(grid.qmax, self.places, quantizer.scale * grid.qmax, signed=False)
         quantizer.regrid(BitPlanes(bits=grid.bits, signed=False))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpening(Hook):
-    """Lets the temperature of lookup tables fall from `first` to `last` over training, by the same factor in every step. (wang2022llt)"""
+    """Lets the temperature of lookup tables fall from `first` to `last` over training, by the same factor in every step.
+    (wang2022llt)
+    """
 
     first: float = 1.0
     last: float = 0.01
 
     def __post_init__(self) -> None:
         if not 0 < self.last <= self.first < float("inf"):
-            raise RecipeError(f"temperatures fall from first to last and stay above zero, not from {self.first!r} to {self.last!r}")
+            raise RecipeError(f"temperatures fall from first to last and stay above zero, not from {self.first!r} to "
+                              f"{self.last!r}")
 
     def batch(self, state: State, batch: Batch) -> Batch:
         """Set the temperature."""

@@ -41,7 +41,8 @@ class LearnedBasis(Simulation):
             scale, _, thresholds, codes = sorted_levels(basis, self.get_buffer("codes"))
             values = x.detach().float()
             found = self.rows(codes_of(values, scale, thresholds, -1 if self.axis is None else self.axis))
-            bits = codes[found] if self.axis is None else torch.gather(codes, 1, found[..., None].expand(*found.shape, codes.shape[-1]))
+            wanted = found[..., None].expand(*found.shape, codes.shape[-1])
+            bits = codes[found] if self.axis is None else torch.gather(codes, 1, wanted)
             basis.lerp_(fitted(self.rows(values), bits, basis), 1 - keep)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ class LearnedBasis(Simulation):
 class QuantizationErrorMinimisation:
     """Levels are `v b` over all codes `b` in {-1, 1} for weights, {0, 1} for activations; the basis `v` follows the values.
 
-    In each forward pass of training `v <- keep v + (1 - keep) argmin |x - B v|^2`. Weights start with the basis that `iterations` of
-    that find for them, activations with one that covers the calibrated range evenly. (zhang2018lqnets)
+    In each forward pass of training `v <- keep v + (1 - keep) argmin |x - B v|^2`. Weights start with the basis that `iterations`
+    of that find for them, activations with one that covers the calibrated range evenly. (zhang2018lqnets)
     """
 
     keep: float = 0.9
@@ -80,7 +81,8 @@ class QuantizationErrorMinimisation:
         grid = quantizer.grid
         if tensor is not None:
             if not isinstance(grid, BitPlanes):
-                raise PreconditionError(f"{quantizer.layer}: a basis of bits needs the grid BitPlanes(), not {grid}; pass it in the scheme")
+                raise PreconditionError(f"{quantizer.layer}: a basis of bits needs the grid BitPlanes(), not {grid}; pass it in "
+                                        "the scheme")
             # Levels that no weight takes at the start would never be taken.
             largest = tensor.detach().float().abs().amax([dim for dim in range(tensor.ndim) if dim != grid.axis])
             reach = torch.minimum((1 + grid.bits / 2) * mean_magnitude(tensor, grid.axis), largest)
@@ -90,7 +92,8 @@ class QuantizationErrorMinimisation:
             quantizer.simulation = basis
             return
         if not isinstance(grid, Integer) or not one_sided(quantizer):
-            raise PreconditionError(f"{quantizer.layer}: a basis of bits 0 and 1 is for activations that are never negative; see Roles(signed=...)")
+            raise PreconditionError(f"{quantizer.layer}: a basis of bits 0 and 1 is for activations that are never negative; see"
+                                    " Roles(signed=...)")
         quantizer.simulation = LearnedBasis(_even(quantizer.scale * grid.qmax, grid.bits), None, signed=False, keep=self.keep)
         quantizer.regrid(BitPlanes(bits=grid.bits, signed=False))
 

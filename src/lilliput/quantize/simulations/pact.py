@@ -78,7 +78,8 @@ def _top(quantizer: Quantizer, decay: float) -> tuple[Integer, Tensor]:
     if decay < 0:
         raise RecipeError(f"decay of the clip must not be negative, not {decay!r}")
     if quantizer.weight or not one_sided(quantizer):
-        raise PreconditionError(f"{quantizer.layer}: a clip from zero to its height is for activations that are never negative; see Roles(signed=...)")
+        raise PreconditionError(f"{quantizer.layer}: a clip from zero to its height is for activations that are never negative; "
+                                "see Roles(signed=...)")
     assert isinstance(quantizer.grid, Integer)
     return quantizer.grid, quantizer.scale * quantizer.grid.qmax
 
@@ -100,7 +101,8 @@ class LearnedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedClip:
-    """The same with the gradient of what is computed, rounding included: `dy/da = q(x / a) - x / a` below the clip. (jin2020sat)"""
+    """The same with the gradient of what is computed, rounding included: `dy/da = q(x / a) - x / a` below the clip. (jin2020sat)
+    """
 
     decay: float = 5e-4
 

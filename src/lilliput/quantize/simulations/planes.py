@@ -17,7 +17,8 @@ def encodings(bits: int, *, signed: bool, device: torch.device | None = None) ->
 
 
 def sorted_levels(basis: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of a basis `(..., bits)`: scale `(...)`, levels relative to it `(..., K)` ascending, thresholds `(..., K - 1)`, and each level's code.
+    """Of a basis `(..., bits)`: scale `(...)`, levels relative to it `(..., K)` ascending, thresholds `(..., K - 1)`, and each
+    level's code.
 
     The scale is the largest magnitude; codes have shape `(..., K, bits)`.
     """
@@ -30,8 +31,8 @@ def sorted_levels(basis: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor,
 def fitted(rows: Tensor, bits: Tensor, basis: Tensor, *, ridge: float = 1e-4) -> Tensor:
     """The basis of least squared error for rows of values and their bits: `(B'B + e I)^-1 (B'x + e v)`, `v` the basis so far.
 
-    `rows` is `(..., N)`, `bits` `(..., N, bits)`, `basis` `(..., bits)`; the small ridge `e` is the authors', for rows that do not
-    use all bits. (zhang2018lqnets)
+    `rows` is `(..., N)`, `bits` `(..., N, bits)`, `basis` `(..., bits)`; the small ridge `e` is the authors', for rows that do
+    not use all bits. (zhang2018lqnets)
     """
     gram = bits.mT @ bits + ridge * torch.eye(bits.shape[-1], device=bits.device)
     right = bits.mT @ rows[..., None] + ridge * basis[..., None]

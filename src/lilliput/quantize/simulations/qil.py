@@ -45,7 +45,9 @@ class Interval(OnGrid):
         return replaced(smooth * unit, levels_nearest(x, scale, table, thresholds, None))
 
     def table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scale, even levels, and the values of `x` at which the transformed value passes from one level to the next, over the scale."""
+        """Scale, even levels, and the values of `x` at which the transformed value passes from one level to the next, over the
+        scale.
+        """
         steps = torch.arange(1, self.qmax + 1, device=self.centre.device)
         unit, low = self.get_buffer("unit"), self.centre.detach() - self.radius.detach()
         thresholds = (low + 2 * self.radius.detach() * (steps - 0.5) / self.qmax) / unit
@@ -88,11 +90,10 @@ class SignedInterval(Interval):
 class LearnedInterval:
     """Magnitudes below `c - d` are pruned, above `c + d` clipped, and what lies between is spread over all levels.
 
-    `x' = clip((|x| - c + d) / (2 d), 0, 1)^g sign(x)`, then rounding with a straight-through gradient; `c` and `d` are learned from
-    the task's loss, and for weights `g` too. The interval starts as `[0, top]`, `top` the calibrated range,
-    or for weights `qmax` of the steps that `LSQ` starts with. Departs from the paper in a factor,
-    `top` as it was at the start, so that a trained layer keeps what it computes. Activations end as a table with even levels
-    and thresholds of its own. (jung2019qil)
+    `x' = clip((|x| - c + d) / (2 d), 0, 1)^g sign(x)`, then rounding with a straight-through gradient; `c` and `d` are learned
+    from the task's loss, and for weights `g` too. The interval starts as `[0, top]`, `top` the calibrated range, or for weights
+    `qmax` of the steps that `LSQ` starts with. Departs from the paper in a factor, `top` as it was at the start, so that a
+    trained layer keeps what it computes. Activations end as a table with even levels and thresholds of its own. (jung2019qil)
     """
 
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
@@ -104,6 +105,7 @@ class LearnedInterval:
             quantizer.simulation = SignedInterval(grid, step_of_mean(tensor, grid.along(None), quantizer.scale.max()) * grid.qmax)
             return
         if not one_sided(quantizer):
-            raise PreconditionError(f"{quantizer.layer}: an interval of magnitudes is for activations that are never negative; see Roles(signed=...)")
+            raise PreconditionError(f"{quantizer.layer}: an interval of magnitudes is for activations that are never negative; "
+                                    "see Roles(signed=...)")
         quantizer.simulation = Interval(grid, quantizer.scale * grid.qmax)
         quantizer.regrid(BitPlanes(bits=grid.bits, signed=False))

@@ -1,4 +1,6 @@
-"""Precision that falls while training goes on: weights first, activations later, from more bits to fewer (two-stage, progressive)."""
+"""Precision that falls while training goes on: weights first, activations later, from more bits to fewer (two-stage,
+progressive).
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ class Staged(Simulation):
 
 @dataclass(frozen=True, kw_only=True)
 class StagedLevels:
-    """Weights as `TanhLevels`, activations clipped at the calibrated range, in all the numbers of bits of `stages` beside their own.
+    """Weights as `TanhLevels`, activations clipped at the calibrated range, in all the numbers of bits of `stages` beside their
+    own.
 
     The hook `Stages` goes with it. (zhuang2018twostage)
     """
@@ -94,7 +97,8 @@ class StagedLevels:
             quantizer.simulation = Staged({bits: Squashed(_at(grid, bits), tensor) for bits in sorted(widths)})
             return
         if not isinstance(grid, Integer) or not one_sided(quantizer):
-            raise PreconditionError(f"{quantizer.layer}: a clip from zero is for activations that are never negative; see Roles(signed=...)")
+            raise PreconditionError(f"{quantizer.layer}: a clip from zero is for activations that are never negative; see "
+                                    "Roles(signed=...)")
         top = quantizer.scale * grid.qmax
         clips: dict[int, Simulation] = {}
         for bits in sorted(widths):

@@ -17,7 +17,9 @@ from lilliput.quantize.simulations.base import leave_, positive
 
 
 class _Scaled(torch.autograd.Function):
-    """`a c`; gradients: to `a` the sum of `g c`, to the weight `g a` where its magnitude is above the threshold and `g` where it is not."""
+    """`a c`; gradients: to `a` the sum of `g c`, to the weight `g a` where its magnitude is above the threshold and `g` where it
+    is not.
+    """
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, codes: Tensor, scale: Tensor, above: Tensor) -> Tensor:  # noqa: ARG004
@@ -64,10 +66,10 @@ class Rows(Simulation):
 class RowScales:
     """Weights become signs (`Binary`) or signs and zeros (`Ternary`) times a scale learned for each row of the kernel.
 
-    Zero are magnitudes up to `share` of the layer's largest. Scales start at the mean magnitude of their row; their gradient is the
-    sum of `dL/dq c`, the weight's is `a dL/dq`, or `dL/dq` where the magnitude is at most the threshold, as in the authors' code. Of the paper's
-    subgroups these are the rows; those of single positions would need a scale along two dimensions. Weights without a kernel have
-    one scale, as in the paper. (faraone2018syq)
+    Zero are magnitudes up to `share` of the layer's largest. Scales start at the mean magnitude of their row; their gradient is
+    the sum of `dL/dq c`, the weight's is `a dL/dq`, or `dL/dq` where the magnitude is at most the threshold, as in the authors'
+    code. Of the paper's subgroups these are the rows; those of single positions would need a scale along two dimensions. Weights
+    without a kernel have one scale, as in the paper. (faraone2018syq)
     """
 
     share: float = 0.05
@@ -79,7 +81,8 @@ class RowScales:
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:
         """Install the rows."""
         if tensor is None or not isinstance(quantizer.grid, Binary | Ternary):
-            raise PreconditionError(f"{quantizer.layer}: scales of rows are for weights on Binary() or Ternary(), not {quantizer.grid}; see the scheme")
+            raise PreconditionError(f"{quantizer.layer}: scales of rows are for weights on Binary() or Ternary(), not "
+                                    f"{quantizer.grid}; see the scheme")
         axis = 2 if tensor.ndim > 2 else None
         start = positive(mean_magnitude(tensor, axis))
         quantizer.grid = quantizer.grid.along(axis)

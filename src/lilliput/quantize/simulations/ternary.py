@@ -18,7 +18,8 @@ from lilliput.quantize.simulations.base import leave_, positive, replaced
 
 def _check(quantizer: Quantizer, tensor: Tensor | None) -> Tensor:
     if tensor is None or not isinstance(quantizer.grid, Ternary):
-        raise PreconditionError(f"{quantizer.layer}: ternary estimators are for weights on the grid Ternary(), not {quantizer.grid}; see the scheme")
+        raise PreconditionError(f"{quantizer.layer}: ternary estimators are for weights on the grid Ternary(), not "
+                                f"{quantizer.grid}; see the scheme")
     return tensor
 
 
@@ -142,5 +143,5 @@ class TrainedTernary:
         """Install `TwoScales`."""
         w = _check(quantizer, tensor).detach().float()
         threshold = self.share * w.abs().max()
-        start = torch.stack([w[w > threshold].sum() / (w > threshold).sum().clamp(min=1), -w[w < -threshold].sum() / (w < -threshold).sum().clamp(min=1)])
+        start = torch.stack([side[side > threshold].sum() / (side > threshold).sum().clamp(min=1) for side in (w, -w)])
         quantizer.simulation = TwoScales(positive(start), self.share)

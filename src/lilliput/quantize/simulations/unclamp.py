@@ -16,11 +16,12 @@ from lilliput.quantize.operators import CLAMPS, LAYERS, keeps_grid, layer_name, 
 
 @dataclass(frozen=True, kw_only=True)
 class Unclamped:
-    """A Rewrite: layers that `bits` gives activations of up to `widest` bits, by default one, read what a clamp (ReLU) in front of them read.
+    """A Rewrite: layers that `bits` gives activations of up to `widest` bits, by default one, read what a clamp (ReLU) in front
+    of them read.
 
-    Convolution, batch norm, clamp, convolution becomes convolution, batch norm, sign, convolution, the block order of the
-    papers. Other readers of the clamp, such as additions, keep it. Unlike other rewrites this one changes the function; what
-    follows is training. (rastegari2016xnor)
+    Convolution, batch norm, clamp, convolution becomes convolution, batch norm, sign, convolution, the block order of the papers.
+    Other readers of the clamp, such as additions, keep it. Unlike other rewrites this one changes the function; what follows is
+    training. (rastegari2016xnor)
     """
 
     bits: Allocation
