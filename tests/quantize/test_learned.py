@@ -160,6 +160,8 @@ def test_copies_and_pickles_train_alike(name, run, data):
         assert other.training
         assert {id(p) for p in other.parameters()}.isdisjoint(id(p) for p in network.parameters())
         assert torch.equal(other(x), wanted)
+        # Processes match their parameters by position.
+        assert [key for key, _ in other.named_parameters()] == [key for key, _ in network.named_parameters()]
         assert set(other.state_dict()) == set(network.state_dict())
 
 

@@ -22,8 +22,9 @@ def keep_softmax_(model: ir.Model) -> None:
         axis = next((dim for dim, size in enumerate(x.shape) if isinstance(size, int) and size > 1), None)
         if axis is None:
             continue
-        name = f"{node.outputs[0].name}.input"
-        zeros = initializer(model, f"{name}.zeros", np.zeros([x.shape[axis], *[1] * (len(x.shape) - axis - 1)], np.float32))
+        name, channels = f"{node.outputs[0].name}.input", x.shape[axis]
+        assert isinstance(channels, int)
+        zeros = initializer(model, f"{name}.zeros", np.zeros([channels, *[1] * (len(x.shape) - axis - 1)], np.float32))
         new = ir.Node("", "Sub", [x, zeros], num_outputs=1, name=name)
         new.outputs[0].name = name
         model.graph.insert_before(node, new)

@@ -66,6 +66,8 @@ def _rebuild(root: nn.Module, rows: list[_Row], codegen: Any, meta: dict[str, An
     graph.set_codegen(codegen)
     traced = Traced(root, graph)
     for name in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        # In the order of the original, by which processes match their parameters.
+        getattr(traced, name).clear()
         getattr(traced, name).update(getattr(root, name))
     traced.meta["lilliput"] = meta
     traced.training = root.training

@@ -168,7 +168,7 @@ class MSE:
 def _least(values: Tensor, counts: Tensor, grid: Grid, low: Tensor, high: Tensor) -> tuple[float, float, float]:
     """Squared error of the best candidate and its ends, for candidate intervals `low`, `high` of shape `(candidates,)`."""
     parts = []
-    for ends in zip(low.split(_TOGETHER), high.split(_TOGETHER), strict=True):
+    for ends in zip(torch.split(low, _TOGETHER), torch.split(high, _TOGETHER), strict=True):
         coded = grid.nearest(values, Parameters(*(parameter[:, None] for parameter in grid.parameters(*ends))))
         parts.append(coded.sub_(values).square_() @ counts)
     errors = torch.cat(parts)

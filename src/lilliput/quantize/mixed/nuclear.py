@@ -34,7 +34,8 @@ class NuclearNorm(Sensitivity):
             for node in walk.nodes:
                 if node.target in LAYERS and layer_name(node) in norms:
                     norms[layer_name(node)] += float(torch.linalg.svdvals(_matrices(walk.through(node)[0])).sum()) / self.samples
-        return squared(task) * np.array([norms[layer.name] for layer in task.layers])[:, None]
+        table: Array = squared(task) * np.array([norms[layer.name] for layer in task.layers])[:, None]
+        return table
 
 
 def _matrices(result: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from lilliput.quantize.recipes.mixed import alq_bits, aq, autoq, dmbq, dnas_bits
 from lilliput.quantize.recipes.post_training import (
     aciq,
     adaround,
+    apq_vit,
     brecq,
     dfq,
     gptq,
@@ -53,8 +54,8 @@ from lilliput.quantize.recipes.post_training import (
 from lilliput.quantize.recipes.static import dynamic, entropy, minmax, mse, percentile
 from lilliput.quantize.recipes.training import lsq, octav, qat
 
-__all__ = ["aciq", "adaround", "alq_amq", "alq_bits", "apot", "aq", "autoq", "auxiliary_module", "bit_goes_down", "bnn",
-           "brecq", "dfq", "dmbq", "dnas_bits", "dorefa", "dq", "dsq", "dynamic", "entropy", "fixed_point_sr",
+__all__ = ["aciq", "adaround", "alq_amq", "alq_bits", "apot", "apq_vit", "aq", "autoq", "auxiliary_module", "bit_goes_down",
+           "bnn", "brecq", "dfq", "dmbq", "dnas_bits", "dorefa", "dq", "dsq", "dynamic", "entropy", "fixed_point_sr",
            "fp8_training", "fracbits", "freshnets", "gptq", "haq", "hashed_nets", "hawq", "inq", "int8_training",
            "kmeans_sharing", "layerwise_few_shot", "least_squares_binary", "llm_int8", "lloyd_max", "llt", "log_quant",
            "lq_nets", "lsq", "minmax", "mixed_precision_training", "mse", "multi_bit_mixed", "octav", "pact", "peg",

@@ -17,6 +17,7 @@ from lilliput.quantize.rewriting.migrate import Migrate
 from lilliput.quantize.rewriting.split import SplitOutliers
 from lilliput.quantize.rounding.admm import LayerwiseADMM
 from lilliput.quantize.rounding.bias import BiasCorrection, ExpectedBiasCorrection
+from lilliput.quantize.rounding.blockwise import BlockwiseCalibration
 from lilliput.quantize.rounding.channel_bits import ChannelBits
 from lilliput.quantize.rounding.gptq import GPTQ
 from lilliput.quantize.rounding.groups import EmbeddingGroups
@@ -26,7 +27,7 @@ from lilliput.quantize.rounding.reconstruct import Descent, Reconstruct
 from lilliput.quantize.rounding.similarity import SimilaritySearch
 from lilliput.quantize.scheme import Scheme
 
-__all__ = ["aciq", "adaround", "brecq", "dfq", "gptq", "layerwise_few_shot", "llm_int8", "peg", "ptq_vit", "smoothquant"]
+__all__ = ["aciq", "adaround", "apq_vit", "brecq", "dfq", "gptq", "layerwise_few_shot", "llm_int8", "peg", "ptq_vit", "smoothquant"]
 
 
 def adaround(*, weights: int = 4, activations: int = 8, samples: int = 1024, descent: Descent = Descent(),
@@ -134,3 +135,13 @@ def ptq_vit(budget: Budget = Budget(bits=6.0), *, widths: Widths = Widths(weight
     """
     inner = Static(scheme=Scheme(exclude=exclude), roundings=(search, BiasCorrection()), samples=samples)
     return Mixed(method="quantize.ptq_vit", budget=budget, search=Additive(sensitivity=NuclearNorm()), widths=widths, inner=inner)
+
+
+def apq_vit(*, weights: int = 8, activations: int = 8, samples: int = 512, search: BlockwiseCalibration = BlockwiseCalibration(),
+            exclude: tuple[str, ...] = ()) -> Static:
+    """Scales chosen block by block by the errors that matter, softmaxes that keep their largest values. (ding2022apqvit)
+
+    Axes: integer grid, block-wise calibration, nearest, uniform. What departs from the paper, or may, stands at `BlockwiseCalibration`.
+    """
+    scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
+    return Static(method="quantize.apq_vit", scheme=scheme, roundings=(search,), samples=samples)

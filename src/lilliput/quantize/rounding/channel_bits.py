@@ -71,7 +71,7 @@ class ChannelBits:
         bits = channel_bits(self._limits(weight, grid), grid.bits, most=max(8, grid.bits))
         tops = (1 << (bits - 1)) - 1
         limits = torch.zeros(len(bits))
-        for width in bits.unique().tolist():
+        for width in sorted({int(b) for b in bits}):
             limits = torch.where(bits == width, self._limits(weight, grid.at(int(width))), limits)
         parameters = grid.at(2).parameters(-limits, limits)  # of two bits: the clip itself is the scale
         scale = (parameters.scale / tops)[:, None]

@@ -29,7 +29,8 @@ class Fisher:
         """Weights of mean 1 for the results of `end`, for one sample; the walk stands right behind `end`."""
         generator = torch.Generator().manual_seed(self.seed)
         outputs = [node for node in walk.nodes[-1].all_input_nodes if node not in walk.constant]
-        rest = [node for node in walk.nodes if node in {n for out in outputs for n in needed(out, {end: None})} and node not in walk.constant]
+        needs = {node for out in outputs for node in needed(out, walk.values[0])}
+        rest = [node for node in walk.nodes if node in needs and node not in walk.constant]
         constants = walk.constants({source for node in rest for source in node.all_input_nodes if source in walk.constant})
         total = torch.zeros(())
         for values in walk.values:
@@ -37,8 +38,7 @@ class Fisher:
             found: Values = {end: z}
             with torch.enable_grad():
                 for node in rest:
-                    if node not in values or node is end:
-                        found[node] = evaluate(walk.traced, node, ChainMap(found, values, constants))
+                    found[node] = evaluate(walk.traced, node, ChainMap(found, values, constants))
                 loss = sum((surprise(found[out], int(data.num_classes), generator) for out in outputs if out in found), z.new_zeros(()))
                 (slope,) = torch.autograd.grad(loss, z)
             total = total.to(slope) + slope.square().sum(0, keepdim=True)

@@ -1,0 +1,104 @@
+"""APQ-ViT: scales chosen block by block, by the errors that matter to the network's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lilliput.core.errors import RecipeError
+from lilliput.graph.trace import Traced
+from lilliput.quantize.calibrate import widen_
+from lilliput.quantize.grids import Integer, Parameters
+from lilliput.quantize.layers import held_quantizer
+from lilliput.quantize.operators import is_transparent, name_of
+from lilliput.quantize.quantizer import Quantizer
+from lilliput.quantize.rounding.importance import Fisher
+from lilliput.quantize.rounding.partition import Partition, blocks
+from lilliput.quantize.rounding.problem import pose
+from lilliput.quantize.rounding.reconstruct import Importance
+from lilliput.quantize.rounding.search import factors, take_best_
+from lilliput.quantize.rounding.walk import Walk, calibration_batches
+from lilliput.train.progress import Bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottomEliminated:
+    """Importance without the `share` of values that matter least: errors there count for nothing, and the others for more. (ding2022apqvit)"""
+
+    inner: Importance = field(default_factory=lambda: Fisher(floor=0.0))
+    share: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise RecipeError(f"the share of values to leave out lies in 0 to 1, not {self.share}")
+
+    def __call__(self, walk: Walk, end: fx.Node, data: Any) -> Tensor:
+        """Weights of mean 1 for the results of `end`."""
+        weights = self.inner(walk, end, data)
+        order = weights.flatten().argsort()
+        kept = weights.flatten().clone()
+        kept[order[: int(self.share * len(order))]] = 0
+        return (kept / kept.mean().clamp(min=1e-30)).reshape(weights.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockwiseCalibration:
+    """A rounding: the scales in a block are multiples, from `low` to `high`, for which the block's results err least, weighted by `importance`.
+
+    One scale after the other, weights and activations in the order in which they stand, `rounds` times. Softmaxes take no part: theirs range from zero to the
+    largest value seen, so that the few large weights of attention keep their size however few bits there are (the Matthew effect),
+    at the cost of the many small ones.
+
+    What the paper eliminates and how it quantizes softmaxes is known here from its summary only: the share of eliminated values, that they
+    are chosen by the mean squared gradient, and the range of softmaxes are this project's reading of it. (ding2022apqvit)
+    """
+
+    partition: Partition = blocks
+    importance: Importance = field(default_factory=BottomEliminated)
+    low: float = 0.5
+    high: float = 1.2
+    steps: int = 15
+    rounds: int = 1
+    samples: int = 32
+
+    def __call__(self, quantized: Traced, reference: Traced, data: Any, samples: int) -> list[str]:
+        """Choose scales in place."""
+        tried = factors(self.low, self.high, self.steps)
+        batches, notes = calibration_batches(reference, data, min(samples, self.samples))
+        kept = preserve_softmaxes_(quantized, reference, batches)
+        pieces = self.partition(reference)
+        mine, theirs = Walk(quantized, batches), Walk(reference, batches)
+        changed = total = 0
+        with Bar(total=len(pieces)) as bar:
+            for index, piece in enumerate(pieces):
+                wanted = theirs.through(piece.end)
+                problem = pose(mine, piece, wanted, self.importance(theirs, piece.end, data), scales=True)
+                found = [] if problem is None else [*problem.weights, *(q for q in problem.scales if q not in kept)]
+                for quantizer in found * self.rounds:
+                    assert problem is not None
+                    changed += take_best_(quantizer, tried, problem.total) != 1
+                total += len(found) * self.rounds
+                bar.update(index + 1, piece.name)
+        return [*notes, f"{changed} of {total} scales moved in {len(pieces)} blocks; {len(kept)} softmaxes range up to their largest value",
+                *widen_(quantized)]
+
+
+def preserve_softmaxes_(quantized: Traced, reference: Traced, batches: list[Tensor]) -> set[Quantizer]:
+    """Give quantizers of softmaxes the range from zero to the largest value, in place; returns them."""
+    walk = Walk(reference, batches)
+    kept: set[Quantizer] = set()
+    for node in quantized.graph.nodes:
+        quantizer, source = held_quantizer(quantized, node), node.args[0] if node.args else None
+        while isinstance(source, fx.Node) and is_transparent(source):
+            source = source.args[0]
+        if quantizer is None or quantizer.weight or not isinstance(source, fx.Node) or "softmax" not in name_of(source):
+            continue
+        if isinstance(quantizer.grid, Integer):
+            most = torch.stack([values.amax() for values in walk.through(walk.named[source.name])]).amax()
+            found = quantizer.grid.parameters(torch.zeros(()), most)
+            quantizer.set(Parameters(*(parameter.to(quantizer.scale.device) for parameter in found)))
+            kept.add(quantizer)
+    return kept
