@@ -8,7 +8,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts.
-BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 binary_gemm agreement static8 torchvision80 transforms fashion
+BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 binary_gemm agreement static8 transforms mixed \
+              language diffusion torchvision80 fashion
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench bench-quantize docs clean

@@ -140,6 +140,20 @@ def _static8(network: str, bar: float) -> Callable[[Rows], Cell]:
     return cell
 
 
+def _gptq(bits: int) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        exact, ours, nearest = (rows[f"trained: {name}"]["test"] for name in ("float", f"gptq w{bits}", f"rtn w{bits}"))
+        return f"{ours:.3f}; rounding to nearest {nearest:.3f}; float {exact:.3f}", "", ours < nearest
+
+    return cell
+
+
+def _outliers(rows: Rows) -> Cell:
+    exact, ours, plain = (rows[f"outliers: {name}"]["test"] for name in ("float", "llm_int8", "rtn 8/8"))
+    others = ", ".join(f"{name} {rows[f'outliers: {name}']['test']:.3f}" for name in ("smoothquant 8/8", "peg 8/8") if f"outliers: {name}" in rows)
+    return f"{ours:.3f}, {100 * (ours / exact - 1):+.2f}%; plain int8 {plain:.3f}, {others}; float {exact:.3f}", "", ours <= 1.005 * exact
+
+
 FIGURES = (
     Figure(name="torchvision's 80 classification models: trace and profile", bar="80/80, parameters exact", file="torchvision80", cell=_traced),
     Figure(name="the same, pruned to half the channels: equal to the masked network, and trains", bar="80/80", file="torchvision80",
@@ -164,6 +178,10 @@ FIGURES = (
            bar="1 step; exact", file="agreement", cell=_agreement),
     Figure(name="transform quantization at the bits of 2-, 3- and 4-bit rounding, tables counted: error of responses, four networks",
            bar="below rounding on every layer set", file="transforms", cell=_coded),
+    Figure(name="language model, weights of 4 bits: test perplexity of GPTQ", bar="below rounding to nearest", file="language", cell=_gptq(4)),
+    Figure(name="the same, 3 bits", bar="below rounding to nearest", file="language", cell=_gptq(3)),
+    Figure(name="the same with planted outlier channels: test perplexity of LLM.int8", bar="within 0.5% of float", file="language",
+           cell=_outliers),
     Figure(name="`import lilliput`", bar="< 0.3 s", file="import_time", cell=_import),
 )
 
