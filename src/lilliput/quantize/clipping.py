@@ -19,11 +19,11 @@ from lilliput.quantize.streams import Histogram, Stream
 def laplace_ratio(bits: int, *, one_sided: bool = False) -> float:
     """The best clip over the mean deviation `b` of a Laplace distribution, `W(3 4^bits)`, with Lambert's W. (banner2019aciq)
 
-    It minimises `2 b^2 e^(-a / b) + a^2 / (3 4^bits)`, what is clipped and what is rounded. A `one_sided` distribution has steps half as wide,
-    which is as good as one more bit.
+    It minimises `2 b^2 e^(-a / b) + a^2 / (3 4^bits)`, what is clipped and what is rounded. A `one_sided` distribution has
+    steps half as wide, which is as good as one more bit.
 
     >>> [round(laplace_ratio(bits), 2) for bits in (2, 3, 4)]
-    [2.83, 3.89, 5.03]
+    [2.83, 3.9, 5.03]
     """
     from scipy.special import lambertw
 
@@ -32,12 +32,12 @@ def laplace_ratio(bits: int, *, one_sided: bool = False) -> float:
 
 @cache
 def gauss_ratio(bits: int, *, one_sided: bool = False) -> float:
-    """The best clip over the standard deviation of a normal distribution: the `a` with `2 (p(a) - a Q(a)) = a / (3 4^bits)`. (banner2019aciq)
+    """The best clip over the standard deviation of a normal distribution: the `a` with `2 (p(a) - a Q(a)) = a / (3 4^bits)`.
 
-    `p` is the density and `Q` the upper tail.
+    `p` is the density and `Q` the upper tail. (banner2019aciq)
 
     >>> [round(gauss_ratio(bits), 2) for bits in (2, 3, 4)]
-    [1.71, 2.15, 2.55]
+    [1.71, 2.15, 2.56]
     """
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -54,12 +54,13 @@ def _clip(mean_deviation: Tensor, deviation: Tensor, bits: int, *, one_sided: bo
     """The best clip for the likelier of the two distributions, elementwise."""
     # -log(2 b) - 1 and -log(2 pi e s^2) / 2 are the mean logarithms of the two densities at their best parameters.
     laplace = (2 * mean_deviation).log() + 1 < (2 * math.pi * math.e * deviation.square()).log() / 2
-    return torch.where(laplace, laplace_ratio(bits, one_sided=one_sided) * mean_deviation, gauss_ratio(bits, one_sided=one_sided) * deviation)
+    best = laplace_ratio(bits, one_sided=one_sided) * mean_deviation, gauss_ratio(bits, one_sided=one_sided) * deviation
+    return torch.where(laplace, *best)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analytic:
-    """The range of least expected squared error, if values are distributed as Laplace or Gauss had it, whichever is likelier. (banner2019aciq)
+    """The range of least expected squared error, for a Laplace or a normal distribution, whichever is likelier. (banner2019aciq)
 
     Around the mean, where the grid is affine; from zero, where values have one sign: those at zero then count for nothing.
     """
@@ -83,7 +84,8 @@ class Analytic:
             return histogram.low, histogram.high
         center = torch.zeros(()) if one_sided or grid.symmetric else (values * counts).sum() / total
         distance = (values - center).abs()
-        limit = float(_clip((distance * counts).sum() / total, ((distance.square() * counts).sum() / total).sqrt(), grid.bits, one_sided=one_sided))
+        first, second = ((distance**power * counts).sum() / total for power in (1, 2))
+        limit = float(_clip(first, second.sqrt(), grid.bits, one_sided=one_sided))
         return max(histogram.low, float(center) - limit), min(histogram.high, float(center) + limit)
 
     def limits(self, rows: Tensor, grid: Integer) -> Tensor:
@@ -98,8 +100,8 @@ class Analytic:
 class NewtonClip:
     """The clip `s` of least squared error, by Newton's iteration. (sakr2022octav)
 
-    `s <- E[|x| 1(|x| > s)] / (4^-B / 3 P(0 < |x| <= s) + P(|x| > s))` from `E|x|` on, until it moves by less than `tolerance`; without negative values, whose
-    grid has steps half as wide, with 12 for 3.
+    `s <- E[|x| 1(|x| > s)] / (4^-B / 3 P(0 < |x| <= s) + P(|x| > s))` from `E|x|` on, until it moves by less than `tolerance`;
+    without negative values, whose grid has steps half as wide, with 12 for 3.
     """
 
     iterations: int = 50
@@ -130,7 +132,8 @@ class NewtonClip:
         magnitude = rows.abs()
         return torch.minimum(self.iterate(magnitude, grid.bits), magnitude.amax(1))
 
-    def iterate(self, magnitude: Tensor, bits: int, *, one_sided: bool = False, start: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    def iterate(self, magnitude: Tensor, bits: int, *, one_sided: bool = False, start: Tensor | None = None,
+                weights: Tensor | None = None) -> Tensor:
         """The clip of each row of magnitudes, `(rows,)`, each value counted `weights` times; zeros where a row is all zero.
 
         From below it grows steadily, since the slope of the error is concave; from too wide a `start` it falls below first.
