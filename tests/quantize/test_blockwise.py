@@ -8,7 +8,7 @@ from lilliput.core.errors import RecipeError
 from lilliput.graph import trace
 from lilliput.quantize import Percentile, Quantizer, Scheme, Static, Uniform, apq_vit
 from lilliput.quantize.prepare import lowered
-from lilliput.quantize.rounding.blockwise import BlockwiseCalibration, BottomEliminated, preserve_softmaxes_
+from lilliput.quantize.rounding.blockwise import BlockwiseCalibration, eliminated, preserve_softmaxes_
 from lilliput.quantize.rounding.walk import Walk
 from lilliput.zoo import create
 
@@ -22,14 +22,24 @@ def _vit():
     return trace(model, torch.zeros(2, 2, 8, 8)).eval(), arrays(2, 8, 8, samples=32)
 
 
-def test_the_least_important_values_count_for_nothing():
-    weights = torch.tensor([[0.1, 2.0, 0.5, 1.4]])
-    eliminated = BottomEliminated(inner=lambda walk, end, data: weights, share=0.5)(None, None, None)
-    # The mean of what is left, 2 and 1.4 and two zeros, is 0.85.
-    torch.testing.assert_close(eliminated, torch.tensor([[0.0, 2 / 0.85, 0.0, 1.4 / 0.85]]))
-    assert torch.equal(BottomEliminated(inner=lambda walk, end, data: weights, share=0.0)(None, None, None), weights)
+class _Problem:
+    """Errors of two batches."""
+
+    wanted = (torch.zeros(1, 4), torch.zeros(1, 4))
+    importance = torch.tensor([[1.0, 1.0, 10.0, 1.0]])
+
+    def result(self, batch):
+        return torch.tensor([[3.0, -1.0, 0.5, 2.0]]) if batch else torch.zeros(1, 4)
+
+
+def test_the_smallest_errors_count_for_nothing():
+    assert eliminated(_Problem(), 0.0) == pytest.approx(9 + 1 + 2.5 + 4)
+    assert eliminated(_Problem(), 0.5) == pytest.approx(9 + 4)
+    problem = _Problem()
+    problem.importance = None
+    assert eliminated(problem, 0.25) == pytest.approx(9 + 1 + 4)
     with pytest.raises(RecipeError, match="share"):
-        BottomEliminated(share=1.0)
+        BlockwiseCalibration(eliminated=1.0)
 
 
 def test_softmaxes_keep_their_largest_value():
@@ -67,7 +77,7 @@ def test_a_second_round_never_errs_more():
     scheme = Scheme(bits=Uniform(weights=3, activations=4))
     errors = []
     for rounds in (0, 1, 2):
-        rounding = BlockwiseCalibration(importance=BottomEliminated(share=0.0), rounds=rounds)
+        rounding = BlockwiseCalibration(eliminated=0.0, rounds=rounds)
         net = Static(scheme=scheme, roundings=(rounding,), samples=32)(model, data).model
         errors.append(float((net(x) - model(x)).detach().square().mean()))
     assert errors[1] < errors[0]

@@ -46,7 +46,8 @@ def keep_inputs_(model: ir.Model) -> None:
             array = codes.const_value.numpy()[None]
             lifted = initializer(model, f"{codes.name}.lifted", array, codes.const_value.dtype)
             attributes = [ir.AttrInt64("axis", source.attributes["axis"].as_int() + 1)] if "axis" in source.attributes else []
-            weights = ir.Node("", "DequantizeLinear", [lifted, *source.inputs[1:]], attributes, num_outputs=1, name=f"{lifted.name}.dequantize")
+            inputs = [lifted, *source.inputs[1:]]
+            weights = ir.Node("", "DequantizeLinear", inputs, attributes, num_outputs=1, name=f"{lifted.name}.dequantize")
             new = ir.Node("", "MatMul", [x, weights.outputs[0]], num_outputs=1)
             model.graph.insert_before(node, [weights, new])
             weights.outputs[0].name = f"{lifted.name}.dequantized"

@@ -1,4 +1,4 @@
-"""Softmax between quantized values stays in floating point: ONNX Runtime's integer kernel looks exponentials up in a table of its own."""
+"""Softmax between quantized values stays in floating point: ONNX Runtime's integer kernel rounds in a way of its own."""
 
 from __future__ import annotations
 

@@ -54,9 +54,10 @@ def keep_float_(node: fx.Node) -> None:
 class Dynamic:
     """A Step: weights become integers, and inputs of layers 8-bit integers whose range is found when the network runs.
 
-    Everything else stays in floating point: biases, norms, additions, and the layers that `exclude` names or a rewrite keeps. With `rows`,
-    inputs are symmetric and each row (the vector along the last dimension) has its own range; otherwise affine with one to the batch. That range
-    is that of all samples in the batch, so that results depend, a little, on what else is in it.
+    Everything else stays in floating point: biases, norms, additions, and the layers that `exclude` names or a rewrite keeps.
+    With `rows`, inputs are symmetric and each row (the vector along the last dimension) has its own range; otherwise affine
+    with one to the batch. That range is that of all samples in the batch, so that results depend, a little, on what else is in
+    it.
     """
 
     weights: Grid = field(default_factory=lambda: Integer(axis=0))

@@ -14,8 +14,8 @@ _SMALLEST = 2.0**-100
 def dynamic_quantize(x: Tensor, rows: bool) -> Tensor:
     """Round to 8-bit integers whose range is that of `x` itself, and back, half to even.
 
-    Without `rows`: `s = (max(x, 0) - min(x, 0)) / 255`, `z = round(-min(x, 0) / s)`, `(clamp(round(x / s) + z, 0, 255) - z) s`, bit for
-    bit ONNX DynamicQuantizeLinear and DequantizeLinear. With `rows`, every slice along the last dimension has its own
+    Without `rows`: `s = (max(x, 0) - min(x, 0)) / 255`, `z = round(-min(x, 0) / s)`, `(clamp(round(x / s) + z, 0, 255) - z) s`,
+    bit for bit ONNX DynamicQuantizeLinear and DequantizeLinear. With `rows`, every slice along the last dimension has its own
     `s = max|x| / 127` and no zero point. Gradients pass straight through.
     """
     v = x.to(torch.float32)

@@ -60,7 +60,8 @@ class NewtonRange(Simulation):
         moved = torch.lerp(self.limit, found, self._momentum) if known and not quantizer.weight else found
         self.limit = moved
         low, high = (end.reshape(quantizer.scale.shape) for end in (rows.amin(1), rows.amax(1)))
-        ends = (-moved, moved) if grid.symmetric else (torch.zeros_like(moved) if one_sided else torch.maximum(low, -moved), torch.minimum(high, moved))
+        low = torch.zeros_like(moved) if one_sided else torch.maximum(low, -moved)
+        ends = (-moved, moved) if grid.symmetric else (low, torch.minimum(high, moved))
         quantizer.set(grid.parameters(*ends))
 
     def settle(self, quantizer: Quantizer, tensor: Tensor | None) -> None:  # noqa: ARG002
@@ -74,8 +75,8 @@ class NewtonRange(Simulation):
 class NewtonClipped(Estimator):
     """Equips quantizers with ranges of least squared error, found in every step of training by Newton's iteration. (sakr2022octav)
 
-    A weight's is found for the weight as it is; an activation's follows the batches as a moving average, `s <- s + m (s_batch - s)`, which is a departure:
-    a fixed range is what can be deployed.
+    A weight's is found for the weight as it is; an activation's follows the batches as a moving average, `s <- s + m (s_batch -
+    s)`, which is a departure: a fixed range is what can be deployed.
     """
 
     clip: NewtonClip = field(default_factory=NewtonClip)

@@ -19,7 +19,8 @@ def is_supported(layer: fx.Node) -> bool:
 def geometry(layer: fx.Node) -> tuple[Any, Any, Any, int]:
     """Stride, padding, dilation and groups of a convolution."""
     given = [*layer.args[3:], *(None,) * 4][:4]
-    stride, padding, dilation, groups = (value if value is not None else default for value, default in zip(given, (1, 0, 1, 1), strict=True))
+    defaults = zip(given, (1, 0, 1, 1), strict=True)
+    stride, padding, dilation, groups = (default if value is None else value for value, default in defaults)
     assert isinstance(groups, int)
     return stride, padding, dilation, groups
 

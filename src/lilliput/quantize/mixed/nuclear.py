@@ -20,8 +20,8 @@ from lilliput.train.evaluate import device_of
 class NuclearNorm(Sensitivity):
     """`sum_j sigma_j(Y) |Q(w) - w|^2` with the singular values of a layer's result `Y`, tokens by features, on average over samples.
 
-    Of images the positions are the tokens. Departs from the paper in one norm to the layer, where it takes attention maps too, and in
-    widths of weights alone. (liu2021ptqvit)
+    Of images the positions are the tokens. Departs from the paper in one norm to the layer, where it takes attention maps too,
+    and in widths of weights alone. (liu2021ptqvit)
     """
 
     samples: int = 32

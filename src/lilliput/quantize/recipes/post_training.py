@@ -45,8 +45,9 @@ def brecq(*, weights: int = 4, activations: int = 8, samples: int = 1024, descen
           exclude: tuple[str, ...] = ()) -> Static:
     """Rounding and activation scales learned block by block, errors weighted by Fisher information. (li2021brecq)
 
-    Axes: integer grid, learned, learned per block, uniform; first and last layer have 8 bits. Departs from the paper where `Descent`,
-    `Reconstruct`, `Fisher` and `blocks` say so, and in that weights and activations are learned together, not one after the other.
+    Axes: integer grid, learned, learned per block, uniform; first and last layer have 8 bits. Departs from the paper where
+    `Descent`, `Reconstruct`, `Fisher` and `blocks` say so, and in that weights and activations are learned together, not one
+    after the other.
     """
     bits = Uniform(weights=weights, activations=activations, ends=8)
     scheme = Scheme(ranges=MSE(), weight_ranges=MSE(), bits=bits, exclude=exclude)
@@ -54,7 +55,8 @@ def brecq(*, weights: int = 4, activations: int = 8, samples: int = 1024, descen
     return Static(method="quantize.brecq", scheme=scheme, roundings=(rounding,), samples=samples)
 
 
-def gptq(*, weights: int = 4, activations: int = 8, samples: int = 512, rounding: GPTQ = GPTQ(), exclude: tuple[str, ...] = ()) -> Static:
+def gptq(*, weights: int = 4, activations: int = 8, samples: int = 512, rounding: GPTQ = GPTQ(),
+         exclude: tuple[str, ...] = ()) -> Static:
     """Columns rounded one by one, each error made up for by the columns that follow. (frantar2023gptq)
 
     Axes: integer grid, min-max, OBS column by column, uniform. The paper leaves activations in floating point: 16 bits for them
@@ -65,17 +67,18 @@ def gptq(*, weights: int = 4, activations: int = 8, samples: int = 512, rounding
 
 
 def dfq(*, weights: int = 8, activations: int = 8, samples: int = 512, exclude: tuple[str, ...] = ()) -> Static:
-    """Weights with one scale a tensor, after ranges were equalised across layers, high biases absorbed and biases corrected. (nagel2019dfq)
+    """Weights with one scale a tensor: ranges equalised across layers, high biases absorbed, biases corrected. (nagel2019dfq)
 
-    Axes: integer grid, cross-layer equalised, nearest with bias correction, uniform. What is done to the weights needs no data; ranges
-    of activations, which the paper also takes from batch norms, come from samples here. Weights are symmetric.
+    Axes: integer grid, cross-layer equalised, nearest with bias correction, uniform. What is done to the weights needs no data;
+    ranges of activations, which the paper also takes from batch norms, come from samples here. Weights are symmetric.
     """
     scheme = Scheme(weights=Integer(axis=None), bits=Uniform(weights=weights, activations=activations), exclude=exclude)
     return Static(method="quantize.dfq", scheme=scheme, rewrites=(Equalize(), AbsorbBias()), roundings=(ExpectedBiasCorrection(),),
                   samples=samples)
 
 
-def smoothquant(*, weights: int = 8, activations: int = 8, alpha: float = 0.5, samples: int = 512, exclude: tuple[str, ...] = ()) -> Static:
+def smoothquant(*, weights: int = 8, activations: int = 8, alpha: float = 0.5, samples: int = 512,
+                exclude: tuple[str, ...] = ()) -> Static:
     """Outliers among activations become factors of the weights, before both are quantized. (xiao2023smoothquant)
 
     Axes: integer grid, migrated to weights, nearest, uniform. Static ranges to the tensor for activations, the paper's fastest
@@ -88,8 +91,8 @@ def smoothquant(*, weights: int = 8, activations: int = 8, alpha: float = 0.5, s
 def llm_int8(*, weights: int = 8, threshold: float = 6.0, samples: int = 512, exclude: tuple[str, ...] = ()) -> Dynamic:
     """Feature dimensions with outliers in floating point, the others as 8-bit integers with a scale to each row. (dettmers2022int8)
 
-    Axes: integer grid with floating-point outliers, per vector, nearest, by outlier. Floating point is that of the network, where the
-    paper has 16 bits; convolutions, if any, have one range to the batch. What else departs stands at `SplitOutliers`.
+    Axes: integer grid with floating-point outliers, per vector, nearest, by outlier. Floating point is that of the network,
+    where the paper has 16 bits; convolutions, if any, have one range to the batch. What else departs stands at `SplitOutliers`.
     """
     return Dynamic(method="quantize.llm_int8", weights=Integer(bits=weights, axis=0), rows=True, exclude=exclude,
                    rewrites=(SplitOutliers(keep=keep_float_, threshold=threshold, samples=samples),))
@@ -107,9 +110,9 @@ def peg(*, weights: int = 8, activations: int = 8, groups: int = 6, samples: int
 def aciq(*, weights: int = 8, activations: int = 8, samples: int = 512, exclude: tuple[str, ...] = ()) -> Static:
     """Clips from a formula, bits to each channel of the weights, and corrected biases. (banner2019aciq)
 
-    Axes: integer grid, analytic clipping, nearest with bias correction, per channel. Departs from the paper in activations, which have one clip and one
-    number of bits to the tensor, as integer kernels need it; and in the part of the bias correction that moves a channel's mean, which
-    is done on the layer's results, where a bias can take it in.
+    Axes: integer grid, analytic clipping, nearest with bias correction, per channel. Departs from the paper in activations,
+    which have one clip and one number of bits to the tensor, as integer kernels need it; and in the part of the bias correction
+    that moves a channel's mean, which is done on the layer's results, where a bias can take it in.
     """
     scheme = Scheme(ranges=Analytic(), weight_ranges=Analytic(), bits=Uniform(weights=weights, activations=activations), exclude=exclude)
     return Static(method="quantize.aciq", scheme=scheme, roundings=(ChannelBits(), BiasCorrection()), samples=samples)
@@ -119,8 +122,8 @@ def layerwise_few_shot(*, weights: int = 4, activations: int = 8, samples: int =
                        exclude: tuple[str, ...] = ()) -> Static:
     """Layers rounded one by one by ADMM, those that follow trained on the few samples to make up for it. (chen2019limited)
 
-    Axes: integer grid, learned, layer-wise optimisation, uniform. 512 samples are a percent of a set of 50,000, the paper's share.
-    What departs stands at `LayerwiseADMM`.
+    Axes: integer grid, learned, layer-wise optimisation, uniform. 512 samples are a percent of a set of 50,000, the paper's
+    share. What departs stands at `LayerwiseADMM`.
     """
     scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
     return Static(method="quantize.layerwise_few_shot", scheme=scheme, roundings=(rounding,), samples=samples)
@@ -141,7 +144,8 @@ def apq_vit(*, weights: int = 8, activations: int = 8, samples: int = 512, searc
             exclude: tuple[str, ...] = ()) -> Static:
     """Scales chosen block by block by the errors that matter, softmaxes that keep their largest values. (ding2022apqvit)
 
-    Axes: integer grid, block-wise calibration, nearest, uniform. What departs from the paper, or may, stands at `BlockwiseCalibration`.
+    Axes: integer grid, block-wise calibration, nearest, uniform. What departs from the paper, or may, stands at
+    `BlockwiseCalibration`.
     """
     scheme = Scheme(bits=Uniform(weights=weights, activations=activations), exclude=exclude)
     return Static(method="quantize.apq_vit", scheme=scheme, roundings=(search,), samples=samples)

@@ -92,9 +92,10 @@ def scale_outputs_(traced: Traced, layer: fx.Node, factor: Tensor) -> None:
 class Equalize:
     """A rewrite: in each pair of layers, channel `i` is scaled so that its ranges in both are the same.
 
-    `s_i = sqrt(r1_i r2_i) / r2_i` with the largest magnitudes `r1_i` of the first layer's output channel and `r2_i` of the second's input
-    channel; `W1, b1` are divided by it, `W2` multiplied. Repeated until no `s_i` is further from 1 than `tolerance`. A ReLU6
-    between the two becomes a ReLU first, which changes the function where it saturates, and is noted. (nagel2019dfq)
+    `s_i = sqrt(r1_i r2_i) / r2_i` with the largest magnitudes `r1_i` of the first layer's output channel and `r2_i` of the
+    second's input channel; `W1, b1` are divided by it, `W2` multiplied. Repeated until no `s_i` is further from 1 than
+    `tolerance`. A ReLU6 between the two becomes a ReLU first, which changes the function where it saturates, and is noted.
+    (nagel2019dfq)
     """
 
     tolerance: float = 1e-4
@@ -139,9 +140,9 @@ def _equalize_(traced: Traced, pair: Pair) -> float:
 class AbsorbBias:
     """A rewrite: what a channel's results before a ReLU exceed practically always, the next layer's bias takes over.
 
-    `c = max(0, beta - 3 gamma)` of the batch norm that was folded into the first layer; `b1 -= c` and `b2 += W2 c`, which
-    is exact for the 99.87% of a normal variable that lie above `c`. Wants a ReLU and nothing else between the two layers, and no padding
-    in the second, whose border would see a zero for a `c`. (nagel2019dfq)
+    `c = max(0, beta - 3 gamma)` of the batch norm that was folded into the first layer; `b1 -= c` and `b2 += W2 c`, which is
+    exact for the 99.87% of a normal variable that lie above `c`. Wants a ReLU and nothing else between the two layers, and no
+    padding in the second, whose border would see a zero for a `c`. (nagel2019dfq)
     """
 
     deviations: float = 3.0

@@ -23,9 +23,10 @@ _PASSING = frozenset({"relu", "dropout"})
 class Migrate:
     """A rewrite: what linear layers read is divided by `s_j` per feature, and their weights are multiplied by it.
 
-    `s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)`, over samples and over all layers that read the same values. The division goes into what
-    computes them: the gain and shift of a normalisation, the rows of a linear layer (through a ReLU), a gate or constant factor. Layers whose
-    input comes out of anything else, or is read by others too, stay as they are. (xiao2023smoothquant)
+    `s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)`, over samples and over all layers that read the same values. The division goes
+    into what computes them: the gain and shift of a normalisation, the rows of a linear layer (through a ReLU), a gate or
+    constant factor. Layers whose input comes out of anything else, or is read by others too, stay as they are.
+    (xiao2023smoothquant)
     """
 
     alpha: float = 0.5
@@ -71,7 +72,8 @@ def _divisors(traced: Traced, node: fx.Node) -> list[tuple[str, bool]] | None:
         return _own(traced, [(parameter(node.args[1]), True), (bias_name(node), True)])
     sources = [factor for factor in node.args if isinstance(factor, fx.Node) and len(factor.users) == 1]
     if node.target is aten.mul.Tensor:
-        constants = [found for factor in sources if (found := _own(traced, [(parameter(factor), False)])) and traced.tensor(found[0][0]).ndim == 1]
+        owned = [_own(traced, [(parameter(factor), False)]) for factor in sources]
+        constants = [found for found in owned if found and traced.tensor(found[0][0]).ndim == 1]
         computed = [found for factor in sources if parameter(factor) is None and (found := _divisors(traced, factor))]
         return next(iter([*constants, *computed]), None)
     return _divisors(traced, sources[0]) if name in _PASSING and sources else None

@@ -22,9 +22,10 @@ aten = torch.ops.aten
 class SplitOutliers:
     """A rewrite: linear layers become two, `y = x[:, R] W[:, R]' + b + x[:, O] W[:, O]'`, with the outlier features `O` and the rest `R`.
 
-    `O` are the features whose magnitude reached `threshold` on some sample. `keep` marks the layer of the outliers, named `NAME.outliers`, as one to
-    leave in floating point; a layer that reads outliers only is marked as a whole. Departs from the paper, which looks for outliers in every batch that
-    passes: the set is fixed on `samples` inputs, as a deployed graph needs it, and outliers elsewhere are quantized. (dettmers2022int8)
+    `O` are the features whose magnitude reached `threshold` on some sample. `keep` marks the layer of the outliers, named
+    `NAME.outliers`, as one to leave in floating point; a layer that reads outliers only is marked as a whole. Departs from the
+    paper, which looks for outliers in every batch that passes: the set is fixed on `samples` inputs, as a deployed graph needs
+    it, and outliers elsewhere are quantized. (dettmers2022int8)
     """
 
     keep: Callable[[fx.Node], None]

@@ -18,7 +18,8 @@ from lilliput.quantize.products import as_rows, is_supported
 aten = torch.ops.aten
 _META = "lilliput_norm"
 # Operators that keep the mean of each channel.
-_AVERAGING = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "dropout"})
+_AVERAGING = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+                        "dropout"})
 _MOVING = frozenset({"flatten", "view", "reshape", "squeeze"})
 _FAR = 1e12  # stands for infinity, and gives zero times a density of zero
 
@@ -31,7 +32,7 @@ class Moments(NamedTuple):
 
 
 def remember_norms_(traced: Traced) -> None:
-    """Note at each layer what the batch norm behind it makes of its results: mean `beta`, variance `gamma^2`. To be called before folding."""
+    """Note at each layer, before folding, what the batch norm behind it makes of its results: mean `beta`, variance `gamma^2`."""
     for node in traced.graph.nodes:
         if node.target is aten.batch_norm.default and foldable(traced, node):
             gain, shift = (None if n is None else traced.tensor(str(n.target)).detach().double() for n in node.args[1:3])
@@ -77,15 +78,15 @@ def clamp_ends(node: fx.Node) -> tuple[float, float]:
     if name == "hardtanh":
         low, high = -1.0 if low is None else low, 1.0 if high is None else high
     ends = (node.kwargs.get("min", low), node.kwargs.get("max", high))
-    first, last = (float(end) if isinstance(end, int | float) else default for end, default in zip(ends, (-math.inf, math.inf), strict=True))
-    return first, last
+    first, last = ends
+    return float(first) if isinstance(first, int | float) else -math.inf, float(last) if isinstance(last, int | float) else math.inf
 
 
 def channel_moments(traced: Traced) -> dict[fx.Node, Moments]:
-    """Mean and variance of each channel of every value that statistics of batch norms reach, as if values were normal and independent.
+    """Mean and variance of each channel of every value that batch norms tell of, as if values were normal and independent.
 
-    Layers without a norm pass on those of their inputs, additions add, clamps clip. Borders of padded images are left out of account. Values that
-    depend on the input alone, or come out of any other operator, are not in the result.
+    Layers without a norm pass on those of their inputs, additions add, clamps clip. Borders of padded images are left out of
+    account. Values that depend on the input alone, or come out of any other operator, are not in the result.
     """
     from lilliput.graph.shapes import fake_values
 

@@ -27,14 +27,15 @@ from lilliput.train.progress import Bar
 
 @dataclass(frozen=True, kw_only=True)
 class LayerwiseADMM:
-    """A rounding: layer by layer `minimise tr((Q - W) H (Q - W)')` over scales and integers `Q`, then train the layers that follow.
+    """A rounding: layer by layer `minimise tr((Q - W) H (Q - W)')` over scales and integers `Q`, then train what follows.
 
-    The three steps of ADMM, repeated: `V = (H W' + rho (Q - U)') (H + rho I)^-1`; `Q`, the nearest values to `V + U`, with the scale `<V + U, k> / <k, k>` for the
-    codes `k` in turn; `U <- U + V - Q`. The best `Q` met counts, the nearest values among them, and three rounds without a better one end it. Then
-    `update` steps of SGD move the weights that are still to be rounded, so that the network's outputs stay those of the float one.
+    The three steps of ADMM, repeated: `V = (H W' + rho (Q - U)') (H + rho I)^-1`; `Q`, the nearest values to `V + U`, with the
+    scale `<V + U, k> / <k, k>` for the codes `k` in turn; `U <- U + V - Q`. The best `Q` met counts, the nearest values among
+    them, and three rounds without a better one end it. Then `update` steps of SGD move the weights that are still to be
+    rounded, so that the network's outputs stay those of the float one.
 
-    Departs from the authors' code in `rho`, a multiple of the mean of `H`'s diagonal and not of its first element; in integers, where
-    they have powers of two; and in activations, which are quantized throughout. (chen2019limited)
+    Departs from the authors' code in `rho`, a multiple of the mean of `H`'s diagonal and not of its first element; in integers,
+    where they have powers of two; and in activations, which are quantized throughout. (chen2019limited)
     """
 
     rho: float = 1.0
@@ -44,7 +45,8 @@ class LayerwiseADMM:
 
     def __post_init__(self) -> None:
         if self.rho <= 0 or self.iterations < 1 or self.update < 0:
-            raise RecipeError(f"rho is positive, iterations are 1 or more and updates 0 or more, not {self.rho}, {self.iterations} and {self.update}")
+            raise RecipeError("rho is positive, iterations are 1 or more and updates 0 or more, "
+                              f"not {self.rho}, {self.iterations} and {self.update}")
 
     def __call__(self, quantized: Traced, reference: Traced, data: Any, samples: int) -> list[str]:
         """Round in place, layer after layer; the note says what part of the error was left."""
@@ -71,12 +73,13 @@ class LayerwiseADMM:
         for values in walk.values:
             moments.update(values[source])
         rows = as_rows(weight.double(), layer)
-        start = quantizer.scale.detach().double().reshape(*rows.shape[:2], 1) if quantizer.scale.ndim else quantizer.scale.detach().double().reshape(1, 1, 1)
+        shape = (*rows.shape[:2], 1) if quantizer.scale.ndim else (1, 1, 1)
+        start = quantizer.scale.detach().double().reshape(shape)
         assert isinstance(quantizer.grid, Integer)
         codes, scale, left = self.rounded(rows, moments.hessian.to(rows.device), start, quantizer.grid.qmax)
         scale = scale.float().reshape(quantizer.scale.shape)
         quantizer.set(Parameters(scale, quantizer.zero_point, torch.zeros_like(scale, dtype=torch.bool)))
-        values32 = codes.float() * (scale.reshape(*rows.shape[:2], 1) if scale.ndim else scale)
+        values32 = codes.float() * scale.reshape(shape)
         walk.traced.set_tensor(weight_name(layer), values32.reshape(weight.shape).to(weight.dtype))
         return left
 
@@ -162,7 +165,8 @@ def _update_(walk: Walk, layers: list[fx.Node], wanted: list[list[Tensor]], conf
             values: Values = {}
             for node in rest:
                 values[node] = evaluate(traced, node, ChainMap(values, walk.values[batch]))
-            loss = torch.stack([(values[out] - target).square().mean() for out, target in zip(outputs, wanted[batch], strict=True) if out in values]).sum()
+            pairs = zip(outputs, wanted[batch], strict=True)
+            loss = torch.stack([(values[out] - target).square().mean() for out, target in pairs if out in values]).sum()
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -22,7 +22,7 @@ from lilliput.train.progress import Bar
 
 @dataclass(frozen=True, kw_only=True)
 class BiasCorrection:
-    """`b -= E[W' x'] - E[W x]` per channel, measured: `x'` is the layer's input in the quantized network, whose earlier layers are corrected.
+    """`b -= E[W' x'] - E[W x]` per channel, measured, with the layer's input `x'` in the quantized network, corrected so far.
 
     The mean is that over samples and positions, so that on the samples no channel is off on average. (nagel2019dfq, appendix D)
     """
@@ -50,7 +50,7 @@ class BiasCorrection:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedBiasCorrection:
-    """`b -= (W' - W) E[x]` per channel, without data: `E[x]` follows from the statistics of batch norms, through activation functions.
+    """`b -= (W' - W) E[x]` per channel, without data: `E[x]` follows from batch norms, through activation functions.
 
     Layers that no batch norm tells about keep their biases. (nagel2019dfq)
     """
@@ -73,7 +73,8 @@ class ExpectedBiasCorrection:
             give_bias_(quantized, node)
             name = bias_name(node)
             assert name is not None
-            set_bias_(quantized, node, quantized.tensor(name).detach().double() - over_inputs(node, change.cpu(), mean.mean).to(change.device))
+            shift = over_inputs(node, change.cpu(), mean.mean).to(change.device)
+            set_bias_(quantized, node, quantized.tensor(name).detach().double() - shift)
             done += 1
         return [f"biases of {done} of {len(layers)} layers corrected by the mean error that batch norms let expect"]
 

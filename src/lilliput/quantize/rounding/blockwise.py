@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lilliput.quantize.operators import is_transparent, name_of
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.rounding.importance import Fisher
 from lilliput.quantize.rounding.partition import Partition, blocks
-from lilliput.quantize.rounding.problem import pose
+from lilliput.quantize.rounding.problem import Problem, pose
 from lilliput.quantize.rounding.reconstruct import Importance
 from lilliput.quantize.rounding.search import factors, take_best_
 from lilliput.quantize.rounding.walk import Walk, calibration_batches
@@ -25,44 +26,31 @@ from lilliput.train.progress import Bar
 
 
 @dataclass(frozen=True, kw_only=True)
-class BottomEliminated:
-    """Importance without the `share` of values that matter least: errors there count for nothing, and the others for more. (ding2022apqvit)"""
-
-    inner: Importance = field(default_factory=lambda: Fisher(floor=0.0))
-    share: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise RecipeError(f"the share of values to leave out lies in 0 to 1, not {self.share}")
-
-    def __call__(self, walk: Walk, end: fx.Node, data: Any) -> Tensor:
-        """Weights of mean 1 for the results of `end`."""
-        weights = self.inner(walk, end, data)
-        order = weights.flatten().argsort()
-        kept = weights.flatten().clone()
-        kept[order[: int(self.share * len(order))]] = 0
-        return (kept / kept.mean().clamp(min=1e-30)).reshape(weights.shape)
-
-
-@dataclass(frozen=True, kw_only=True)
 class BlockwiseCalibration:
-    """A rounding: the scales in a block are multiples, from `low` to `high`, for which the block's results err least, weighted by `importance`.
+    """A rounding: the scales in a block are the multiples, from `low` to `high`, for which the block's results err least.
 
-    One scale after the other, weights and activations in the order in which they stand, `rounds` times. Softmaxes take no part: theirs range from zero to the
-    largest value seen, so that the few large weights of attention keep their size however few bits there are (the Matthew effect),
-    at the cost of the many small ones.
+    Squared errors of the block's results are weighted by `importance`, and the `eliminated` share of them that is smallest
+    counts for nothing: these can hardly be avoided, and would drown the others by their number. One scale after the other,
+    weights and activations in the order in which they stand, `rounds` times. Softmaxes take no part: they keep an affine grid
+    from zero to the largest value seen, so that the few large weights of attention stay what they are however few bits there
+    are (the Matthew effect), at the cost of the many small ones.
 
-    What the paper eliminates and how it quantizes softmaxes is known here from its summary only: the share of eliminated values, that they
-    are chosen by the mean squared gradient, and the range of softmaxes are this project's reading of it. (ding2022apqvit)
+    Known here from summaries of the paper: the share that is eliminated, and by what it is chosen, are this project's reading;
+    second-order weights are the diagonal of the Fisher matrix, averaged over samples. (ding2022apqvit)
     """
 
     partition: Partition = blocks
-    importance: Importance = field(default_factory=BottomEliminated)
+    importance: Importance = field(default_factory=lambda: Fisher(floor=0.0))
+    eliminated: float = 0.3
     low: float = 0.5
     high: float = 1.2
     steps: int = 15
     rounds: int = 1
     samples: int = 32
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eliminated < 1:
+            raise RecipeError(f"the share of errors to leave out lies in 0 to 1, not {self.eliminated}")
 
     def __call__(self, quantized: Traced, reference: Traced, data: Any, samples: int) -> list[str]:
         """Choose scales in place."""
@@ -79,11 +67,27 @@ class BlockwiseCalibration:
                 found = [] if problem is None else [*problem.weights, *(q for q in problem.scales if q not in kept)]
                 for quantizer in found * self.rounds:
                     assert problem is not None
-                    changed += take_best_(quantizer, tried, problem.total) != 1
+                    changed += take_best_(quantizer, tried, partial(eliminated, problem, self.eliminated)) != 1
                 total += len(found) * self.rounds
                 bar.update(index + 1, piece.name)
-        return [*notes, f"{changed} of {total} scales moved in {len(pieces)} blocks; {len(kept)} softmaxes range up to their largest value",
-                *widen_(quantized)]
+        notes.append(f"{changed} of {total} scales moved in {len(pieces)} blocks; "
+                     f"{len(kept)} softmaxes range up to their largest value")
+        return notes + widen_(quantized)
+
+
+def eliminated(problem: Problem, share: float) -> float:
+    """Sum of the squared errors of a block's results on all samples, weighted, without the `share` of errors that are smallest."""
+    total = 0.0
+    with torch.no_grad():
+        for i, wanted in enumerate(problem.wanted):
+            squares = (problem.result(i) - wanted).square()
+            weighted = squares if problem.importance is None else squares * problem.importance
+            dropped = int(share * squares.numel())
+            if dropped:
+                least = squares.flatten().kthvalue(dropped).values
+                weighted = torch.where(squares > least, weighted, 0.0)
+            total += float(weighted.sum())
+    return total
 
 
 def preserve_softmaxes_(quantized: Traced, reference: Traced, batches: list[Tensor]) -> set[Quantizer]:

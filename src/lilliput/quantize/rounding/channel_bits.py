@@ -20,10 +20,10 @@ from lilliput.quantize.ranges import Ranges, channel_bounds
 
 
 def channel_bits(clip: Tensor, bits: int, *, least: int = 2, most: int = 8) -> Tensor:
-    """Bits of every channel with `2^bits` levels on average: `M_i = log2(n 2^bits a_i^(2/3) / sum a^(2/3))` for clips `a`. (banner2019aciq)
+    """Bits of every channel with `2^bits` levels on average: `M_i = log2(n 2^bits a_i^(2/3) / sum a^(2/3))` for clips `a`.
 
-    Whole numbers: rounded down, then those raised that lose most by it, while the levels last. Departs from the paper, which
-    rounds to nearest and may spend more.
+    (banner2019aciq) Whole numbers: rounded down, then those raised that lose most by it, while the levels last. Departs from
+    the paper, which rounds to nearest and may spend more.
     """
     shares = clip.double().clamp(min=1e-30) ** (2 / 3)
     ideal = (shares / shares.sum() * len(clip) * 2.0**bits).log2().clamp(least, most)
@@ -41,9 +41,9 @@ def channel_bits(clip: Tensor, bits: int, *, least: int = 2, most: int = 8) -> T
 class ChannelBits:
     """A rounding: every output channel of a weight gets its own number of bits, at most 8, and its own clip.
 
-    Stored are integers of the widest channel's bits, of which narrower channels use the middle. With `spread`, each channel's scale is then
-    multiplied by `|w - mean w| / |w' - mean w'|`, so that its values are spread as they were: the part of the paper's bias
-    correction that a scale can take in. (banner2019aciq)
+    Stored are integers of the widest channel's bits, of which narrower channels use the middle. With `spread`, each channel's
+    scale is then multiplied by `|w - mean w| / |w' - mean w'|`, so that its values are spread as they were: the part of the
+    paper's bias correction that a scale can take in. (banner2019aciq)
     """
 
     ranges: Ranges = field(default_factory=Analytic)

@@ -25,12 +25,13 @@ Nearest = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class GPTQ:
-    """A rounding: column `i` of a layer's weight goes to the nearest values `q`, then `W[:, j] -= (W[:, i] - q) U[i, j] / U[i, i]` for `j > i`.
+    """A rounding: one column of a layer's weight after the other goes to the nearest values, and the rest makes up for it.
 
-    `U` is the upper Cholesky factor of the inverse of `H = 2 X X' + damping mean(diag(2 X X')) I`, with the inputs `X` that the layer gets in the quantized
-    network; `block` columns are updated at once, and `by_activation` takes those of large `H[i, i]` first. Grids stay as they were
-    calibrated. Departs from the paper: a row that nearest values serve better keeps them, and inputs that were always zero keep
-    their weights' nearest values instead of zeros. (frantar2023gptq)
+    After column `i` went to `q`, `W[:, j] -= (W[:, i] - q) U[i, j] / U[i, i]` for `j > i`.
+    `U` is the upper Cholesky factor of the inverse of `H = 2 X X' + damping mean(diag(2 X X')) I`, with the inputs `X` that the
+    layer gets in the quantized network; `block` columns are updated at once, and `by_activation` takes those of large `H[i, i]`
+    first. Grids stay as they were calibrated. Departs from the paper: a row that nearest values serve better keeps them, and
+    inputs that were always zero keep their weights' nearest values instead of zeros. (frantar2023gptq)
     """
 
     damping: float = 0.01
@@ -51,12 +52,14 @@ class GPTQ:
             for index, layer in enumerate(found):
                 part = self._layer(walk, layer)
                 if part is None:
-                    notes.append(f"{layer_name(layer)} keeps its nearest values: its weight is shared, not quantized, or that of a transposed convolution")
+                    notes.append(f"{layer_name(layer)} keeps its nearest values: its weight is shared, not quantized, or transposed")
                 else:
                     left.append(part)
                 bar.update(index + 1, layer_name(layer))
         mean = math.exp(sum(math.log(max(part, 1e-12)) for part in left) / max(len(left), 1))
-        return [*notes, f"{len(left)} layers rounded with the Hessian of their inputs: {100 * mean:.0f}% of the error of nearest values is left"]
+        notes.append(f"{len(left)} layers rounded with the Hessian of their inputs: "
+                     f"{100 * mean:.0f}% of the error of nearest values is left")
+        return notes
 
     def _layer(self, walk: Walk, layer: fx.Node) -> float | None:
         """Round one layer; the part of the error that is left, None where it cannot be done."""
@@ -70,7 +73,7 @@ class GPTQ:
         for values in walk.values:
             moments.update(values[source])
         rows, hessian = as_rows(tensor.double(), layer), moments.hessian
-        rounded, left = self.rounded(rows, hessian, lambda column: _nearest(quantizer, column))
+        rounded, left = self.rounded(rows, hessian.to(rows.device), lambda column: _nearest(quantizer, column))
         walk.traced.set_tensor(weight_name(layer), rounded.reshape(tensor.shape).to(tensor.dtype))
         return left
 

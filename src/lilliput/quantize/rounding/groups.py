@@ -29,12 +29,13 @@ def grouped(low: Tensor, high: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingGroups:
-    """A rounding that leaves weights alone: activations `(samples, tokens, features)` get `groups` scales, by the ranges of their features.
+    """A rounding that leaves weights alone: activations `(samples, tokens, features)` get `groups` scales, by features' ranges.
 
-    Features are sorted by `max x_j - min x_j` and cut into groups of one size; a group's range is the least that holds its features'. The
-    order only says who shares a scale: nothing is moved, and the exported quantizers have a scale to the feature. Departs from the paper, which groups
-    the activations around feed-forward layers only, in taking all that no operator views in another shape. A bias behind such an input
-    stays in floating point, since there is no accumulator with one scale. (bondarenko2021peg)
+    Features are sorted by `max x_j - min x_j` and cut into groups of one size; a group's range is the least that holds its
+    features'. The order only says who shares a scale: nothing is moved, and the exported quantizers have a scale to the
+    feature. Departs from the paper, which groups the activations around feed-forward layers only, in taking all that no
+    operator views in another shape. A bias behind such an input stays in floating point, since there is no accumulator with one
+    scale. (bondarenko2021peg)
     """
 
     groups: int = 6

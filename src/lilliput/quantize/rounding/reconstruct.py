@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -32,11 +33,12 @@ class Importance(Protocol):
 class Descent:
     """How one piece is learned: `iterations` steps of Adam, each on one batch of calibration samples, in random order.
 
-    The loss is the squared error in units of the mean squared result, summed over channels, plus `penalty` for each undecided weight. The penalty's
-    exponent falls from `beta[0]` to `beta[1]` along half a cosine, after a first `warmup` share of the steps without penalty.
-    `lr` is the step of the logits `V`, `scale_lr` that of the logarithms of activation scales.
+    The loss is the squared error in units of the mean squared result, summed over channels, plus `penalty` for each undecided
+    weight. The penalty's exponent falls from `beta[0]` to `beta[1]` along half a cosine, after a first `warmup` share of the
+    steps without penalty. `lr` is the step of the logits `V`, `scale_lr` that of the logarithms of activation scales.
 
-    Departs from the papers in 1,000 steps instead of 10,000 or 20,000, with a learning rate to match. (nagel2020adaround, li2021brecq)
+    Departs from the papers in 1,000 steps instead of 10,000 or 20,000, with a learning rate to match. (nagel2020adaround,
+    li2021brecq)
     """
 
     iterations: int = 1000
@@ -59,11 +61,11 @@ class Descent:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct:
-    """A rounding: for each piece of `partition`, learn to round its weights up or down on the inputs that it gets in the quantized network.
+    """A rounding: for each piece of `partition`, learn to round its weights up or down, on its inputs in the quantized network.
 
-    `minimise |f(x; W) - f(x'; W')|^2`, weighted by `importance` where given; with `scales`, those of the activations in the piece and
-    after it are learned too. Departs from the papers where that does not improve on the nearest values: they are kept then.
-    (nagel2020adaround, li2021brecq)
+    `minimise |f(x; W) - f(x'; W')|^2`, weighted by `importance` where given; with `scales`, those of the activations in the
+    piece and after it are learned too. Departs from the papers where that does not improve on the nearest values: they are kept
+    then. (nagel2020adaround, li2021brecq)
     """
 
     partition: Partition = layers
@@ -83,13 +85,16 @@ class Reconstruct:
                 importance = None if self.importance is None else self.importance(theirs, piece.end, data)
                 problem = pose(mine, piece, wanted, importance, scales=self.scales)
                 if problem is not None:
-                    first, text = index * self.descent.iterations, piece.name
-                    left.append(learn_(problem, self.descent, lambda step, first=first, text=text: bar.update(first + step, text)))  # type: ignore[misc]
+                    left.append(learn_(problem, self.descent, partial(_tell, bar, index * self.descent.iterations, piece.name)))
         kept = sum(part >= 1 for part in left)
         mean = math.exp(sum(math.log(max(part, 1e-12)) for part in left) / max(len(left), 1))
         notes.append(f"rounding learned in {len(left)} pieces: {100 * mean:.0f}% of the error of nearest values is left"
                      + (f"; {kept} pieces kept those" if kept else ""))
         return notes + (widen_(quantized) if self.scales else [])
+
+
+def _tell(bar: Bar, first: int, text: str, step: int) -> None:
+    bar.update(first + step, text)
 
 
 def learn_(problem: Problem, descent: Descent, tell: Callable[[int], None]) -> float:
@@ -121,7 +126,8 @@ def learn_(problem: Problem, descent: Descent, tell: Callable[[int], None]) -> f
     return 1.0
 
 
-def _descend(problem: Problem, descent: Descent, soft: list[SoftRounding], moved: list[LearnedScale], tell: Callable[[int], None]) -> None:
+def _descend(problem: Problem, descent: Descent, soft: list[SoftRounding], moved: list[LearnedScale],
+             tell: Callable[[int], None]) -> None:
     groups = [{"params": [s.v for s in soft], "lr": descent.lr}]
     if moved:
         groups.append({"params": [m.t for m in moved], "lr": descent.scale_lr})

@@ -25,12 +25,13 @@ _TOKENS = 64  # at most that many of a row's scores are compared pair by pair
 
 @dataclass(frozen=True, kw_only=True)
 class SimilaritySearch:
-    """A rounding: the scale of each weight and activation is the multiple, from `low` to `high`, for which the products that read it stay most similar.
+    """A rounding: the scale of each weight and activation is the multiple, from `low` to `high`, that keeps products similar.
 
-    `maximise Pearson(O, O') - weight L`, with the products `O` of the float network and, for attention scores `A` (products that a softmax reads), the
-    ranking loss `L = E max(0, margin - (A'_i - A'_j) sign(A_i - A_j))` over pairs of a row's scores, in units of their deviation. One pass: an activation when
-    its turn comes, then the weight. Departs from the paper in that (it alternates), and in `weight` and `margin`, which are guesses;
-    activations that no product reads keep their ranges. (liu2021ptqvit)
+    `maximise Pearson(O, O') - weight L`, with the products `O` of the float network and, for attention scores `A` (products
+    that a softmax reads), the ranking loss `L = E max(0, margin - (A'_i - A'_j) sign(A_i - A_j))` over pairs of a row's scores,
+    in units of their deviation. One pass: an activation when its turn comes, then the weight. Departs from the paper in that
+    (it alternates), and in `weight` and `margin`, which are guesses; activations that no product reads keep their ranges.
+    (liu2021ptqvit)
     """
 
     low: float = 0.5

@@ -17,8 +17,8 @@ ZETA, GAMMA = 1.1, -0.1
 class SoftRounding(Simulation):
     """`s clip(floor(w / s) + h(V), n, p)` with `h(V) = clip(sigmoid(V) (zeta - gamma) + gamma, 0, 1)`.
 
-    Starts at the weight itself (within the range of the grid), which has `h(V) = w / s - floor(w / s)`; ends with `h` rounded to 0 or 1.
-    (nagel2020adaround)
+    Starts at the weight itself (within the range of the grid), which has `h(V) = w / s - floor(w / s)`; ends with `h` rounded
+    to 0 or 1. (nagel2020adaround)
     """
 
     below: Tensor
@@ -28,7 +28,7 @@ class SoftRounding(Simulation):
         super().__init__()
         grid = quantizer.grid
         if not isinstance(grid, Integer):
-            raise PreconditionError(f"{quantizer.layer}: rounding is learned on integer grids, not {grid}; quantize its weights to integers")
+            raise PreconditionError(f"{quantizer.layer}: rounding is learned on integer grids, not {grid}; take integers for its weights")
         axis = -1 if grid.axis is None else grid.axis
         scale, zero = along(quantizer.scale.detach(), weight, axis), along(quantizer.zero_point, weight, axis)
         steps = weight.detach().float() / scale

@@ -1,13 +1,13 @@
 """Walks: a network run stage by stage over the calibration samples, so that each layer is met with the inputs it really gets.
 
-Roundings go through the quantized network and the float one side by side, from input to output, and change a layer's weights before
-anything after it has run. Each network runs once in all, and only what later operators read is kept.
+Roundings go through the quantized network and the float one side by side, from input to output, and change a layer's weights
+before anything after it has run. Each network runs once in all, and only what later operators read is kept.
 """
 
 from __future__ import annotations
 
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def evaluate(traced: Traced, node: fx.Node, values: Mapping[fx.Node, Any]) -> An
     if node.op == "get_attr":
         return traced.tensor(str(node.target))
     args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-    called: Callable[..., Any] = traced.get_submodule(str(node.target)) if node.op == "call_module" else node.target  # type: ignore[assignment]
+    called: Any = traced.get_submodule(str(node.target)) if node.op == "call_module" else node.target
     return called(*args, **kwargs)
 
 
@@ -87,7 +87,8 @@ class Walk:
         with torch.no_grad():
             for i, values in enumerate(self.values):
                 for node in run:
-                    values[node] = self._batches[i] if node.op == "placeholder" else evaluate(self.traced, node, ChainMap(values, constants))
+                    given = node.op == "placeholder"
+                    values[node] = self._batches[i] if given else evaluate(self.traced, node, ChainMap(values, constants))
                     for old in self._expiring[self.place[node]]:
                         values.pop(old, None)
         self._done = max(self._done, stop)
@@ -127,7 +128,8 @@ def calibration_batches(reference: Traced, data: Any, samples: int, *, room: int
     Raises `DataError` without samples.
     """
     fitting = max(int(room / (2 * sample_bytes(reference))), 1)
-    notes = [f"{fitting} samples of {samples} were used, so that what is kept of them fits {room / 2**20:.0f} MiB"] if fitting < samples else []
+    fits = f"{fitting} samples of {samples} were used, so that what is kept of them fits {room / 2**20:.0f} MiB"
+    notes = [fits] if fitting < samples else []
     device = next((p.device for p in reference.parameters()), torch.device("cpu"))
     batches = [inputs.to(device) for inputs in sample_batches(data.train, min(samples, fitting)) if len(inputs)]
     if not batches:
