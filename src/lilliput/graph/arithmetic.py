@@ -17,7 +17,7 @@ _Count = Callable[[fx.Node, Callable[[Any], Shape]], int]
 def macs(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
     """Multiply-accumulates of one node; `shape` gives the shape of a node's value. Zero for operators that do none.
 
-    Convolution, linear, matrix products, einsum and attention count; elementwise work, pooling and normalisation
+    Convolution, linear, matrix products, einsum, attention and recurrent layers count; elementwise work, pooling and normalisation
     do not, which is how `torch.utils.flop_counter` and the literature count.
     """
     count = _COUNTS.get(op_name(node)) if node.op == "call_function" else None
@@ -63,6 +63,10 @@ def _recurrent(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
     return steps * sum(math.prod(shape(w)) for w in weights if len(shape(w)) == 2)
 
 
+def _cell(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
+    return shape(node.args[0])[0] * sum(math.prod(shape(w)) for w in node.args[2:4])
+
+
 _COUNTS: dict[str, _Count] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
@@ -71,6 +75,6 @@ _COUNTS: dict[str, _Count] = {
     "bilinear": _bilinear,
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
-    "lstm": _recurrent,
-    "gru": _recurrent,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _cell),
 }

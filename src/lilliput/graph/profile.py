@@ -19,6 +19,8 @@ from lilliput.graph.trace import Traced, as_inputs, trace
 
 _ARITHMETIC = {"relu", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "add", "mul", "sub", "div", "softmax",
                "batch_norm", "layer_norm", "group_norm", "rms_norm", "avg_pool2d", "adaptive_avg_pool2d", "max_pool2d", "mean"}
+# Operators whose first result is the output, and the others states.
+_SEVERAL = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,12 @@ def _layers(traced: Traced, values: dict[fx.Node, Any], samples: int) -> list[La
     rows = []
     for node in traced.graph.nodes:
         value = values.get(node)
-        if node.op != "call_function" or not isinstance(value, Tensor):
+        if node.op != "call_function":
+            continue
+        if op_name(node) in _SEVERAL:
+            value = value[0] if isinstance(value, list | tuple) else value
+            values = {**values, node: value}
+        if not isinstance(value, Tensor):
             continue
         weights = [w for n in tensors(node.args) if (w := weight_source(n)) is not None]
         params = 0

@@ -23,6 +23,10 @@ _TRAINING_ARG = {
     aten.dropout.default: 2,
     aten.feature_dropout.default: 2,
     aten.alpha_dropout.default: 2,
+    aten.lstm.input: 6,
+    aten.gru.input: 6,
+    aten.rnn_tanh.input: 6,
+    aten.rnn_relu.input: 6,
 }
 _META = "lilliput"
 _NO_STACK_TRACES = "do_not_emit_stack_traces"  # of torch 2.13; earlier ones have no such setting
@@ -32,7 +36,7 @@ class Traced(fx.GraphModule):
     """A traced network: a plain `nn.Module` whose code is a graph of ATen operators.
 
     Parameters and buffers keep the names they had in the original model. `train()` and `eval()` switch the
-    batch-norm and dropout nodes, as they would in the original. Branches on `self.training` in the original
+    batch-norm, dropout and recurrent nodes, as they would in the original. Branches on `self.training` in the original
     were resolved for evaluation when it was traced (stochastic depth, for one, is gone).
     """
 
@@ -55,7 +59,7 @@ class Traced(fx.GraphModule):
         return copied
 
     def train(self, mode: bool = True) -> Traced:
-        """Switch every batch-norm and dropout node, then the submodules."""
+        """Switch every batch-norm, dropout and recurrent node, then the submodules."""
         changed = False
         for node in self.graph.nodes:
             position = _TRAINING_ARG.get(node.target) if node.op == "call_function" else None
