@@ -21,7 +21,7 @@ from lilliput.quantize import (
     prepare,
 )
 from lilliput.quantize.lower import lower_
-from lilliput.quantize.operators import CLAMPS, LAYERS, is_norm, is_transparent
+from lilliput.quantize.operators import CLAMPS, LAYERS, is_norm, is_transparent, is_zero
 from lilliput.quantize.place import place_
 from lilliput.zoo import create
 
@@ -41,7 +41,7 @@ def _float_edges(quantized):
             value = values.get(source)
             if source.op == "call_module":
                 assert isinstance(modules[source.target], Quantizer | SameQuantizer | BiasQuantizer)
-            elif not (isinstance(value, torch.Tensor) and value.is_floating_point()) or is_transparent(source) or (source.op == "get_attr" and is_norm(node)):
+            elif not (isinstance(value, torch.Tensor) and value.is_floating_point()) or is_transparent(source) or is_zero(source) or (source.op == "get_attr" and is_norm(node)):
                 continue
             elif not (node.target in CLAMPS and len(source.users) == 1):
                 edges.append((source.name, node.name))

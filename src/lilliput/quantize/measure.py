@@ -34,6 +34,9 @@ def exact(quantized: Traced) -> Traced:
             source = node.args[0] if node.op == "call_module" else None
             if isinstance(source, fx.Node) and source.op == "get_attr":
                 out.set_tensor(str(source.target), out.get_submodule(str(node.target))(out.tensor(str(source.target))))
+            if node.kwargs.get("dtype") is torch.float32:  # tensors that the network makes, such as the first states of a recurrent cell
+                node.kwargs = {**node.kwargs, "dtype": torch.float64}
+    out.recompile()
     return out.double()
 
 

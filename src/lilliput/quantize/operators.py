@@ -9,9 +9,10 @@ import torch
 from torch import fx
 
 from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.recurrent import RECURRENT_WEIGHTS, edge_of
 from lilliput.graph.tables import table_of
 
-__all__ = ["CLAMPS", "LAYERS", "TRANSPOSED", "is_mutating", "is_norm", "is_transparent", "keeps_grid", "layer_name", "name_of", "source_of"]
+__all__ = ["CLAMPS", "LAYERS", "TRANSPOSED", "is_mutating", "is_norm", "is_transparent", "is_zero", "joins", "keeps_grid", "layer_name", "name_of", "source_of"]
 
 aten = torch.ops.aten
 
@@ -30,6 +31,8 @@ _KEEPING = frozenset({
     "rot90", "index_select", "gather", "index", "view_as", "reshape_as", "as_strided", "unfold", "diagonal", "amax", "amin",
     "max", "min", "sort", "topk", "tril", "triu",
 })
+_JOINING = frozenset({"cat", "concat", "stack"})
+_ZEROS = frozenset({"zeros", "new_zeros", "zeros_like"})
 # Operators after which the values are those of the grid, in evaluation, without a quantizer; masked scores reach down to
 # minus infinity, which no grid holds, and stay as they are up to the softmax.
 _TRANSPARENT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "masked_fill", "detach", "detach_", "lift_fresh_copy"})
@@ -52,6 +55,17 @@ def keeps_grid(node: fx.Node) -> bool:
         filled = [a for a in node.args[2:] if isinstance(a, int | float)]
         return not any(filled)
     return name_of(node) in _KEEPING
+
+
+def joins(node: fx.Node) -> bool:
+    """Whether the node puts tensors side by side, and so keeps their grid where they have one in common."""
+    return name_of(node) in _JOINING
+
+
+def is_zero(node: fx.Node) -> bool:
+    """Whether the node's values are zeros, made or moved."""
+    source = source_of(node)
+    return name_of(node) in _ZEROS or (source is not None and keeps_grid(node) and is_zero(source))
 
 
 def is_transparent(node: fx.Node) -> bool:
@@ -78,13 +92,16 @@ def source_of(node: fx.Node) -> fx.Node | None:
 
 
 def layer_name(node: fx.Node) -> str:
-    """The name of the module whose weight the node uses, or else the node's own."""
+    """The name of the module whose weight the node uses, or else the node's own.
+
+    A recurrent module has several weights, so that its layers are named by them; its other values have one name at every time step.
+    """
     if node.target in LAYERS or is_norm(node):
         position = 1 if node.target in LAYERS else next((i for i, a in enumerate(node.args) if i and isinstance(a, fx.Node)), 0)
         weight = table_of(node.args[position]) or node.args[position]
         while isinstance(weight, fx.Node) and weight.op == "call_module":
             weight = weight.args[0]
         if isinstance(weight, fx.Node) and weight.op == "get_attr":
-            owner = str(weight.target).rpartition(".")[0]
-            return owner or str(weight.target)
-    return node.name
+            owner, _, leaf = str(weight.target).rpartition(".")
+            return str(weight.target) if leaf.startswith(RECURRENT_WEIGHTS) else owner or str(weight.target)
+    return edge_of(node) or node.name

@@ -8,7 +8,8 @@ import torch
 from torch import fx, nn
 
 from lilliput.core.errors import PreconditionError, UnknownNameError
-from lilliput.graph.fold import foldable
+from lilliput.graph.fold import drop_unused_tensors_, foldable
+from lilliput.graph.recurrent import edge_of
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.tables import LOOKUP, decoding, table_of
 from lilliput.graph.trace import Traced
@@ -22,6 +23,8 @@ from lilliput.quantize.operators import (
     is_mutating,
     is_norm,
     is_transparent,
+    is_zero,
+    joins,
     keeps_grid,
     layer_name,
     source_of,
@@ -38,12 +41,15 @@ def place_(traced: Traced, scheme: Scheme) -> list[str]:
 
     A quantizer stands after the input, after every operator that computes, and after a clamp instead of before it
     where the clamp alone reads that operator. After an operator that only moves values stands the quantizer of its
-    input again. Weights and constants have one each; biases lie on the accumulator's grid.
+    input again. Weights and constants have one each, whoever reads them; so has each value of a recurrent cell, for all time steps.
+    Biases lie on the accumulator's grid.
 
     Raises `UnknownNameError` if a pattern in `exclude` matches nothing, `PreconditionError` on a network without layers.
     """
     placement = _Placement(traced, scheme)
     placement.run()
+    traced.graph.eliminate_dead_code()
+    drop_unused_tensors_(traced)  # the other names of shared tensors
     traced.graph.lint()
     traced.recompile()
     return placement.notes
@@ -67,8 +73,17 @@ class _Placement:
         self.excluded = self._excluded()
         self.aliased = self._aliased()
         self.decoding = {part: node for node in self.nodes if node.target in LAYERS for part in decoding(node.args[1])}
-        self.constants: dict[tuple[str, Grid], Quantizer] = {}
+        self.constants: dict[tuple[int, Grid], fx.Node] = {}
         self.narrowed: dict[tuple[fx.Node, int], fx.Node] = {}
+        self.readers: dict[object, fx.Node] = {}  # of the name of a weight, a layer that is to be quantized
+        for node in self.nodes:
+            if node.target in LAYERS and node not in self.excluded and isinstance(node.args[1], fx.Node):
+                self.readers.setdefault(node.args[1].target, node)
+        self.steps: dict[str, list[fx.Node]] = {}
+        for node in self.nodes:
+            self.steps.setdefault(edge_of(node) or node.name, []).append(node)
+        self.shared: dict[str, Quantizer] = {}
+        self.targets: dict[nn.Module, str] = {}
 
     def run(self) -> None:
         for node in self.nodes:
@@ -120,21 +135,32 @@ class _Placement:
     # Results.
 
     def _result(self, node: fx.Node) -> None:
-        source = source_of(node)
-        if keeps_grid(node) and source is not None:
-            grid = quantizer_of(self.traced, source)
-            if grid is not None:
-                self._insert(node, SameQuantizer(grid))
-                return
+        if edge_of(node) is None and is_zero(node) and all(is_zero(user) for user in node.users):
+            return  # the state that a recurrent cell starts from: zeros, which are copied onto the grid of the later ones
+        grid = self._kept(node)
+        if grid is not None:
+            self._insert(node, SameQuantizer(grid))
+            return
         if node.target not in CLAMPS:
             users = list(node.users)
             if len(users) == 1 and (users[0] in self.tails or (users[0].target in CLAMPS and not keeps_grid(node))):
                 return
         self._after(node)
 
+    def _kept(self, node: fx.Node) -> Quantizer | None:
+        """The quantizer on whose grid the node leaves its values, where they come from one."""
+        if edge_of(node) is not None or not (keeps_grid(node) or joins(node)):
+            return None
+        sources = node.all_input_nodes if joins(node) else [source_of(node)]
+        grids = {quantizer_of(self.traced, source) for source in sources}
+        return grids.pop() if len(grids) == 1 else None
+
     def _after(self, node: fx.Node) -> None:
-        grid = self.scheme.activations.at(self._activation_bits(node))
-        self._insert(node, Quantizer(grid, layer=self._owner(node), weight=False))
+        edge = edge_of(node) or node.name
+        if edge not in self.shared:
+            grid = self.scheme.activations.at(self._activation_bits(self.steps[edge]))
+            self.shared[edge] = Quantizer(grid, layer=self._owner(node), weight=False)
+        self._insert(node, self.shared[edge])
 
     def _owner(self, node: fx.Node) -> str:
         """The layer whose result this is: a clamp's is that of the operator before it."""
@@ -143,11 +169,11 @@ class _Placement:
             return self.names[source]
         return self.names.get(node, node.name)
 
-    def _activation_bits(self, node: fx.Node) -> int:
+    def _activation_bits(self, nodes: list[fx.Node]) -> int:
         """The most bits that a reader asks for; all but layers ask for eight at least."""
         wanted: list[int] = []
         other = max(8, self.scheme.activations.bits)
-        seen, front = {node}, [node]
+        seen, front = set(nodes), list(nodes)
         while front:
             for user in front.pop().users:
                 if user in self.excluded or user.op != "call_function":
@@ -168,8 +194,11 @@ class _Placement:
         if held is None or held.grid.bits <= bits or not isinstance(source, fx.Node):
             return
         if (source, bits) not in self.narrowed:
-            quantizer = Quantizer(self.scheme.activations.at(bits), layer=f"{self.names[node]}.input", weight=False)
-            self.narrowed[source, bits] = self._call(source, quantizer, f"{node.name}_input")
+            # A layer that runs at every time step has one range for its inputs.
+            edge = f"{edge_of(node) or node.name}.input"
+            if edge not in self.shared:
+                self.shared[edge] = Quantizer(self.scheme.activations.at(bits), layer=f"{self.names[node]}.input", weight=False)
+            self.narrowed[source, bits] = self._call(source, self.shared[edge], f"{node.name}_input")
         node.replace_input_with(source, self.narrowed[source, bits])
 
     def _insert(self, node: fx.Node, module: Quantizer | SameQuantizer) -> None:
@@ -181,10 +210,11 @@ class _Placement:
             node.replace_all_uses_with(new, delete_user_cb=lambda user: user in users)
 
     def _call(self, node: fx.Node, module: Quantizer | SameQuantizer, name: str) -> fx.Node:
-        target = f"{HOME}.{name}"
-        self.traced.add_submodule(target, module)
+        if module not in self.targets:
+            self.targets[module] = f"{HOME}.{name}"
+            self.traced.add_submodule(self.targets[module], module)
         with self.traced.graph.inserting_after(node):
-            return self.traced.graph.call_module(target, (node,))
+            return self.traced.graph.call_module(self.targets[module], (node,))
 
     # Constants.
 
@@ -198,8 +228,11 @@ class _Placement:
         else:
             for argument in node.all_input_nodes:
                 if argument.op == "get_attr" and is_float(self.values[argument]):
-                    grid = self.scheme.activations.at(max(8, self.scheme.activations.bits))
-                    node.replace_input_with(argument, self._constant(argument, grid, str(argument.target)))
+                    # An embedding that is the weight of a layer too is quantized as that.
+                    layer = self.readers.get(argument.target)
+                    grid = self.scheme.activations.at(max(8, self.scheme.activations.bits)) if layer is None else self._weight_grid(layer)
+                    name = str(argument.target) if layer is None else self.names[layer]
+                    node.replace_input_with(argument, self._constant(argument, grid, name))
 
     def _layer(self, node: fx.Node) -> None:
         self._narrow(node)
@@ -208,12 +241,15 @@ class _Placement:
         if weight.op != "get_attr":
             return  # computed weights were quantized where they were computed
         name = self.names[node]
-        grid = self.scheme.weights.at(self.bits[name].weights).along(self._axis(node))
-        quantized = self._constant(weight, grid, name)
+        quantized = self._constant(weight, self._weight_grid(node), name)
         arguments = [node.args[0], quantized, *node.args[2:]]
         node.args = tuple(arguments)
         if not any(layer is node for layer in self.tails.values()):
             self.notes += quantize_bias_(self.traced, node, name)
+
+    def _weight_grid(self, node: fx.Node) -> Grid:
+        """The grid of a layer's weight."""
+        return self.scheme.weights.at(self.bits[self.names[node]].weights).along(self._axis(node))
 
     def _table(self, node: fx.Node) -> None:
         """The entries of a table that a weight is looked up in, where the scheme has a grid for them."""
@@ -237,17 +273,14 @@ class _Placement:
         return 1 if groups == 1 else None
 
     def _constant(self, node: fx.Node, grid: Grid, layer: str) -> fx.Node:
-        """The quantized constant; one quantizer serves all who read it on the same grid."""
-        key = (str(node.target), grid)
+        """The quantized constant; one quantizer serves all who read the tensor on the same grid, by whatever name."""
+        tensor = self.traced.tensor(str(node.target))
+        key = (id(tensor), grid)
         if key not in self.constants:
-            tensor = self.traced.tensor(key[0])
             channels = None if grid.axis is None else tensor.shape[grid.axis]
-            self.constants[key] = Quantizer(grid, layer=layer, weight=True, channels=channels)
-            return self._call(node, self.constants[key], f"{node.name}_{len(self.constants)}")
-        for user in node.users:
-            if user.op == "call_module" and self.traced.get_submodule(str(user.target)) is self.constants[key]:
-                return user
-        return self._call(node, SameQuantizer(self.constants[key]), f"{node.name}_{len(self.traced.graph.nodes)}")
+            module = Quantizer(grid, layer=layer, weight=True, channels=channels)
+            self.constants[key] = self._call(node, module, f"{node.name}_{len(self.constants) + 1}")
+        return self.constants[key]
 
 
 def quantize_bias_(traced: Traced, node: fx.Node, name: str) -> list[str]:
@@ -266,11 +299,19 @@ def quantize_bias_(traced: Traced, node: fx.Node, name: str) -> list[str]:
         return [f"{name}: the bias stays in floating point, since values on a {type(table.grid).__name__.lower()} grid have no integer accumulator"]
     if weights.grid.axis not in (None, 1 if node.target in TRANSPOSED else 0):
         return [f"{name}: the bias stays in floating point, since the scales of the weight are not those of its outputs"]
-    target = f"{HOME}.{node.name}_bias"
-    traced.add_submodule(target, BiasQuantizer(inputs, weights, traced.tensor(str(bias.target)).numel()))
-    with traced.graph.inserting_after(bias):
-        node.args = (*node.args[:2], traced.graph.call_module(target, (bias,)), *node.args[3:])
+    node.args = (*node.args[:2], _quantized_bias(traced, bias, (inputs, weights), f"{HOME}.{node.name}_bias"), *node.args[3:])
     return []
+
+
+def _quantized_bias(traced: Traced, bias: fx.Node, sources: tuple[Quantizer, Quantizer], target: str) -> fx.Node:
+    """The bias on the grid of those sources' products; once, for all layers that have it."""
+    for user in bias.users:
+        module = traced.get_submodule(str(user.target)) if user.op == "call_module" else None
+        if isinstance(module, BiasQuantizer) and module.sources == sources:
+            return user
+    traced.add_submodule(target, BiasQuantizer(*sources, traced.tensor(str(bias.target)).numel()))
+    with traced.graph.inserting_after(bias):
+        return traced.graph.call_module(target, (bias,))
 
 
 def quantizer_of(traced: Traced, node: object) -> Quantizer | None:

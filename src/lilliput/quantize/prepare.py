@@ -10,6 +10,7 @@ from torch import nn
 
 from lilliput.core.errors import PreconditionError
 from lilliput.graph.fold import fold_batchnorm_
+from lilliput.graph.recurrent import unroll_
 from lilliput.graph.trace import Traced, trace
 from lilliput.quantize.calibrate import calibrate_, is_quantized, quantizers
 from lilliput.quantize.lower import lower_
@@ -33,13 +34,14 @@ def check_samples(samples: int) -> None:
 
 
 def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fold: bool = True) -> tuple[Traced, list[str]]:
-    """Trace a copy, fold its batch norms if `fold`, rewrite and lower it: the float network that quantization starts from.
+    """Trace a copy, unroll its recurrent layers, fold its batch norms if `fold`, rewrite and lower it: what quantization starts from.
 
-    Raises `PreconditionError` for a network that is quantized already.
+    Raises `PreconditionError` for a network that is quantized already, or whose time steps lie where the samples should.
     """
     if is_quantized(model):
         raise PreconditionError("the network is quantized already: start from the network as it was before")
     traced = copy.deepcopy(trace(model, data.example())).eval()
+    unroll_(traced)
     remember_norms_(traced)
     # One weight channel of a transposed convolution in groups has several outputs, so that its scales could not take the norm.
     fold_batchnorm_(traced, keep=() if fold else LAYERS - {*TRANSPOSED})
