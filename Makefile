@@ -12,17 +12,18 @@ BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 bi
               language diffusion torchvision80 fashion
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-quantize docs clean
+.PHONY: help install demo test test-litert check bench bench-quantize docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     install into .venv, then train, prune, distil, quantize and export a small network"
 	@echo "make test     install into .venv, then run the tests"
+	@echo "make test-litert   the tests of LiteRT files, in .venv-litert: its converter weighs gigabytes"
 	@echo "make check    ruff, mypy, import-linter, C warnings, generated files"
 	@echo "make bench    run every benchmark, peers in .venv-peers; tables go to benchmarks/results"
 	@echo "make bench-quantize   every quantization method on ResNet-8; the table is benchmarks/QUANTIZE.md"
 	@echo "make docs     build the site into site/"
-	@echo "make clean    remove .venv, .venv-peers and everything built"
+	@echo "make clean    remove .venv, .venv-peers, .venv-litert and everything built"
 	@echo
 	@echo "PYTHON=python3.12   the interpreter that .venv is made from (3.11 or later)"
 	@echo "PIP_FLAGS=...       further options to pip; for the small CPU-only torch where PyPI's brings CUDA along:"
@@ -56,6 +57,14 @@ $(VENV)/.docs: $(VENV)/.installed
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps torchvision==0.29.2
 	@touch $@
 
+# An environment of its own: the converter brings JAX and much else, which no other test needs, in versions of its own choice.
+LITERT := .venv-litert/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+.venv-litert/.installed: $(SOURCES)
+	@$(PYTHON) -m venv .venv-litert
+	$(LITERT) scikit-build-core nanobind cmake ninja
+	$(LITERT) --no-build-isolation -C build-dir=build/litert -e '.[litert]' 'pytest>=8' 'hypothesis>=6.100'
+	@touch $@
+
 install: $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -64,11 +73,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tests
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
+test-litert: .venv-litert/.installed
+	.venv-litert/bin/python -m pytest -q tests/deploy/test_litert.py
+
 check: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
+	$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/mcu/*.c
 	$(CC) -std=c99 -DLP_PORTABLE_ONLY -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
 	$(PY) -m lilliput.methods.table --check docs/methods.md
 
@@ -86,5 +99,5 @@ docs: $(VENV)/.docs
 	$(PY) -m mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .venv-peers build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-litert build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,10 @@
 
     python -m benchmarks.quantize_family [--table] [CASE ...]
 
-A case is a catalogue id with bits (`quantize.adaround w4a8`) and perhaps a seed (`quantize.lsq w2a2 s1`). Methods without training see 512
-images; those that train start from the float network and take two epochs, unless a method says that it needs its own. Choices were
-made on the validation split; accuracy is of the exported file in ONNX Runtime on the test split. `python -m benchmarks.quantize_family --table`
-writes `benchmarks/QUANTIZE.md`.
+A case is a catalogue id with bits (`quantize.adaround w4a8`) and perhaps a seed and another network (`quantize.lsq w2a2 s1 @resnet20`).
+Methods without training see 512 images; those that train start from the float network and take two epochs, unless a method says that it
+needs its own. Choices were made on the validation split; accuracy is of the exported file in ONNX Runtime on the test split.
+`python -m benchmarks.quantize_family --table` writes `benchmarks/QUANTIZE.md`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ from lilliput.train import SGD, AdamW, Cosine, Fit
 
 HOME = Path(__file__).resolve().parent
 RESULTS = HOME / "results" / "quantize"
-# Named by the figures of the issue, so with three seeds.
-QUOTED = ("quantize.lsq", "quantize.ttq", "quantize.twn", "quantize.xnor_net", "quantize.bnn")
+# Figures of `benchmarks/README.md`: three seeds each, on the network that they name.
+QUOTED = {
+    "resnet8": ("quantize.ttq", "quantize.twn", "quantize.xnor_net", "quantize.bnn"),
+    "resnet20": ("quantize.lsq w4a4", "quantize.lsq w3a3", "quantize.lsq w2a2", "quantize.minmax w4a8", "quantize.adaround w4a8",
+                 "quantize.brecq w4a8"),
+    "mobilenet_v2": ("quantize.minmax w4a8", "quantize.adaround w4a8", "quantize.brecq w4a8"),
+}
+SEEDS = (0, 1, 2)
 _BITS = {"post": ((8, 8), (4, 8)), "train": ((4, 4),)}
 _MORE = {"quantize.qat": ((2, 2), (3, 3)), "quantize.lsq": ((2, 2), (3, 3)), "quantize.minmax": ((3, 8), (2, 8), (4, 4)),
          "quantize.mse": ((3, 8), (2, 8), (4, 4)), "quantize.adaround": ((3, 8), (2, 8)), "quantize.brecq": ((3, 8), (2, 8)),
@@ -65,16 +71,22 @@ def cases() -> Iterator[str]:
         known = parameters(row.id)
         bits = _BITS["train" if "fit" in known else "post"] + _MORE.get(row.id, ())
         names = [f"{row.id} w{w}a{a}" for w, a in bits] if {"weights", "activations"} <= known and row.id != "quantize.fixed_point_sr" else [row.id]
-        for name in names:
-            yield name
-            if row.id in QUOTED:
-                yield from (f"{name} s{seed}" for seed in (1, 2))
+        yield from names
 
 
-def step_of(case: str) -> tuple[Step, int]:
-    """The step of a case, and its seed."""
+def quoted() -> Iterator[str]:
+    """The cases that figures are made of."""
+    for seed in SEEDS:
+        for network, names in QUOTED.items():
+            for name in names:
+                yield name + (f" s{seed}" if seed else "") + (f" @{network}" if network != "resnet8" else "")
+
+
+def step_of(case: str) -> tuple[Step, int, str]:
+    """The step of a case, its seed, and the network."""
     id, *rest = case.split()
     seed = next((int(part[1:]) for part in rest if part[0] == "s"), 0)
+    network = next((part[1:] for part in rest if part[0] == "@"), "resnet8")
     known, options = parameters(id), {}
     for part in rest:
         if part[0] == "w":
@@ -85,19 +97,19 @@ def step_of(case: str) -> tuple[Step, int]:
     if "fit" in known:
         options["fit"] = fit_of(id, seed)
     build: Callable[..., Step] = methods.build(id)
-    return build(**options), seed
+    return build(**options), seed, network
 
 
 def measure(case: str) -> dict[str, Any]:
     """Accuracy, size and time of one case."""
-    step, seed = step_of(case)
-    fashion, network = data.load("fashion_mnist"), original("resnet8", seed).eval()
+    step, seed, name = step_of(case)
+    fashion, network = data.load("fashion_mnist"), original(name, seed).eval()
     seed_everything(seed)
     began = time.perf_counter()
     result = step(network, fashion)
     seconds = time.perf_counter() - began
     rows = [row for entry in result.report.entries for row in entry.layers]
-    out: dict[str, Any] = {"case": case, "seed": seed, "recipe": result.report.entries[-1].recipe, "seconds": seconds,
+    out: dict[str, Any] = {"case": case, "seed": seed, "network": name, "recipe": result.report.entries[-1].recipe, "seconds": seconds,
                            "weight_bits": _average(rows, result.model), "notes": [n for e in result.report.entries for n in e.notes][:20]}
     with tempfile.TemporaryDirectory() as folder:
         for key, model in (("float", network), ("quantized", result.model.eval())):
@@ -120,13 +132,12 @@ def file_of(case: str) -> Path:
 
 
 def table() -> str:
-    """All results as Markdown, best accuracy first within equal bits."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    """All results as Markdown, best accuracy first within equal bits, other networks last."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for result in found:
+    for result in results():
         groups.setdefault(" ".join(part for part in result["case"].split() if part[0] != "s"), []).append(result)
     lines = ["| method | bits per weight | test accuracy | drop | file | seconds |", "|---|---|---|---|---|---|"]
-    for case, rows in sorted(groups.items(), key=lambda pair: (_bits_key(pair[0]), -max(r["quantized"]["test"] for r in pair[1]))):
+    for case, rows in sorted(groups.items(), key=lambda pair: (*_order(pair[0]), -max(r["quantized"]["test"] for r in pair[1]))):
         accuracy = " / ".join(f"{r['quantized']['test']:.2f}" for r in rows)
         drop = " / ".join(f"{r['drop']:+.2f}" for r in rows)
         bits = "" if rows[0]["weight_bits"] is None else f"{rows[0]['weight_bits']:.2f}"
@@ -134,8 +145,15 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def _bits_key(case: str) -> str:
-    return case.partition(" ")[2] or "~"
+def results() -> list[dict[str, Any]]:
+    """What is measured."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def _order(case: str) -> tuple[str, str]:
+    """Network, then bits; those without bits in their name last."""
+    rest = case.split()[1:]
+    return next((part for part in rest if part[0] == "@"), ""), next((part for part in rest if part[0] == "w"), "~")
 
 
 def main() -> None:
@@ -147,7 +165,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not options.table:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        for case in options.cases or cases():
+        for case in options.cases or (*cases(), *quoted()):
             if not file_of(case).exists():
                 result = measure(case)
                 write_text(file_of(case), json.dumps(result, indent=1) + "\n")

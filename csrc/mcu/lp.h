@@ -1,0 +1,141 @@
+/* Integer kernels of generated projects: C99, no heap, no float, no global state.
+ *
+ * Tensors are int8 with channels last; a code q stands for (q - zero) * scale. Rescaling by M = m 2^(shift - 31) is that of
+ * TensorFlow Lite Micro: a doubling high multiply with ties up, then a division by a power of two with ties away from zero;
+ * with LP_SINGLE_ROUNDING one rounding, ties up. Every kernel gives the same codes on every target. */
+#ifndef LP_H
+#define LP_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    const int8_t *weights;      /* (out_c, kernel_h, kernel_w, in_c / groups); depthwise (kernel_h, kernel_w, channels) */
+    const int32_t *bias;        /* less in_zero times the sum of the weights, so that sums are over codes */
+    const int32_t *multipliers; /* one for each output channel */
+    const int8_t *shifts;
+    int16_t in_h, in_w, in_c, out_h, out_w, out_c, groups;
+    int16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int16_t in_zero, out_zero, low, high;
+} lp_conv;
+
+typedef struct {
+    int16_t in_h, in_w, channels, out_h, out_w;
+    int16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
+    int16_t in_zero, out_zero, low, high;
+} lp_pool;
+
+typedef struct {
+    lp_pool pool;
+    const int32_t *multipliers; /* for 1, 2, 3... elements of the window inside the image */
+    const int8_t *shifts;
+} lp_mean_pool;
+
+typedef struct {
+    int32_t count, period; /* the second tensor repeats after so many elements */
+    int32_t multiplier_a, multiplier_b, multiplier_out;
+    int8_t shift_a, shift_b, shift_out, sign;
+    int16_t zero_a, zero_b, out_zero, low, high;
+} lp_add;
+
+typedef struct {
+    int32_t count, period, multiplier;
+    int16_t zero_a, zero_b, out_zero, low, high, shift;
+} lp_multiply;
+
+typedef struct {
+    const int8_t *table; /* 256 codes, for -128 first */
+    int32_t count;
+} lp_table;
+
+typedef struct {
+    const int32_t *exponentials; /* of the differences 0, -1, ... -255 */
+    int32_t rows, depth;
+} lp_softmax;
+
+typedef struct {
+    int32_t batch, rows, inner, columns;
+    int32_t stride_a[3], stride_b[3], offset_a, offset_b;
+    int32_t multiplier;
+    int16_t zero_a, zero_b, out_zero, low, high, shift;
+} lp_matmul;
+
+typedef struct {
+    const int32_t *multipliers;
+    const int8_t *shifts;
+    const int32_t *beta;
+    int64_t epsilon;
+    int32_t rows, depth;
+    int16_t zero, centred;
+} lp_normalise;
+
+typedef struct {
+    const int8_t *table; /* 256 codes, for -128 first; lp_copy_s8 has none */
+    int32_t size[5], stride_in[5], stride_out[5], offset_in, offset_out;
+} lp_copy;
+
+typedef struct {
+    int32_t count;
+    int16_t value;
+} lp_fill;
+
+void lp_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out);
+void lp_pointwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
+void lp_depthwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
+void lp_transposed_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out);
+void lp_max_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);
+void lp_average_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);
+void lp_mean_pool_s8(const lp_mean_pool *p, const int8_t *in, int8_t *out);
+void lp_add_s8(const lp_add *p, const int8_t *a, const int8_t *b, int8_t *out);
+void lp_multiply_s8(const lp_multiply *p, const int8_t *a, const int8_t *b, int8_t *out);
+void lp_table_s8(const lp_table *p, const int8_t *in, int8_t *out);
+void lp_softmax_s8(const lp_softmax *p, const int8_t *in, int8_t *out);
+void lp_matmul_s8(const lp_matmul *p, const int8_t *a, const int8_t *b, int8_t *out);
+void lp_normalise_s8(const lp_normalise *p, const int8_t *in, int8_t *out);
+void lp_copy_s8(const lp_copy *p, const int8_t *in, int8_t *out);
+void lp_copy_table_s8(const lp_copy *p, const int8_t *in, int8_t *out);
+void lp_fill_s8(const lp_fill *p, int8_t *out);
+
+/* a * b / 2^31 to the nearest, ties up. */
+static inline int32_t lp_high_multiply(int32_t a, int32_t b)
+{
+    return (a == INT32_MIN && b == INT32_MIN) ? INT32_MAX : (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
+}
+
+/* x / 2^exponent to the nearest, ties away from zero. */
+static inline int32_t lp_divide_by_power(int32_t x, int exponent)
+{
+    int32_t mask = (int32_t)((1u << exponent) - 1u);
+    int32_t remainder = x & mask, threshold = (mask >> 1) + (x < 0);
+    return (x >> exponent) + (remainder > threshold);
+}
+
+/* x M. The lowering keeps x 2^shift within 32 bits. */
+static inline int32_t lp_rescale(int32_t x, int32_t multiplier, int shift)
+{
+#ifdef LP_SINGLE_ROUNDING
+    return (int32_t)(((int64_t)x * multiplier + ((int64_t)1 << (30 - shift))) >> (31 - shift));
+#else
+    int left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
+    return lp_divide_by_power(lp_high_multiply((int32_t)((uint32_t)x << left), multiplier), right);
+#endif
+}
+
+static inline int32_t lp_clamp(int32_t x, int32_t low, int32_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+static inline int8_t lp_finish(const lp_conv *p, int32_t sum, int32_t channel)
+{
+    return (int8_t)lp_clamp(lp_rescale(sum, p->multipliers[channel], p->shifts[channel]) + p->out_zero, p->low, p->high);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

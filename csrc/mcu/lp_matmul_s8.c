@@ -1,0 +1,18 @@
+/* Products of two activations with strides for all axes. */
+#include "lp.h"
+
+void lp_matmul_s8(const lp_matmul *p, const int8_t *a, const int8_t *b, int8_t *out)
+{
+    for (int32_t n = 0; n < p->batch; n++) {
+        for (int32_t i = 0; i < p->rows; i++) {
+            const int8_t *row = a + p->offset_a + n * p->stride_a[0] + i * p->stride_a[1];
+            for (int32_t j = 0; j < p->columns; j++) {
+                const int8_t *column = b + p->offset_b + n * p->stride_b[0] + j * p->stride_b[2];
+                int32_t sum = 0;
+                for (int32_t k = 0; k < p->inner; k++)
+                    sum += (row[k * p->stride_a[2]] - p->zero_a) * (column[k * p->stride_b[1]] - p->zero_b);
+                *out++ = (int8_t)lp_clamp(lp_rescale(sum, p->multiplier, p->shift) + p->out_zero, p->low, p->high);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+"""Rules for what takes each element by itself: functions of one tensor become tables, sums and products of two become operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from lilliput.core.errors import PreconditionError
+from lilliput.deploy.c.lowering.context import Context, Grid
+from lilliput.deploy.c.lowering.graph import constant, describe, shape_of
+from lilliput.deploy.c.lowering.layout import Placed
+from lilliput.deploy.c.operators import Add, Buffer, Multiply, Table, rescaling
+from lilliput.deploy.c.operators.base import HIGH, LOW, clip
+
+Array = NDArray[Any]
+Function = Callable[[Array], Array]
+ELEMENTWISE = frozenset("Abs Add Ceil Celu Clip Cos Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg "
+                        "Pow PRelu Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Sub Swish Tanh ThresholdedRelu".split())
+_CLAMPS = frozenset({"Relu", "Clip", "Identity"})
+
+
+def scalar(value: ir.Value | None) -> Array | None:
+    """A constant of one element, quantized ones included, float64."""
+    found = constant(value)
+    source = value.producer() if value is not None else None
+    if found is None and source is not None and source.op_type == "DequantizeLinear":
+        parts = [constant(v) for v in source.inputs if v is not None]
+        if parts[0] is not None and parts[0].size == 1 and all(p is not None and p.size == 1 for p in parts):
+            zero = float(parts[2].reshape(-1)[0]) if len(parts) > 2 else 0.0  # type: ignore[union-attr]
+            return np.asarray((float(parts[0].reshape(-1)[0]) - zero) * float(parts[1].reshape(-1)[0]))  # type: ignore[union-attr]
+    return found.astype(np.float64).reshape(()) if found is not None and found.size == 1 and found.dtype.kind in "fiu" else None
+
+
+def function(context: Context, value: ir.Value) -> tuple[Placed, Function] | None:
+    """The one tensor that a value is an elementwise function of, and that function; None where there are several, or none."""
+    leaves: dict[ir.Value, Placed] = {}
+    order: list[ir.Node] = []
+
+    def visit(v: ir.Value | None, depth: int = 0) -> bool:
+        if v is None or scalar(v) is not None:
+            return True
+        if v in context.placed:
+            leaves[v] = context.placed[v]
+            return True
+        node = v.producer()
+        if node is None or node.op_type not in ELEMENTWISE or depth > 32:
+            return False
+        if node in order:
+            return True
+        known = all(visit(i, depth + 1) for i in node.inputs)
+        if known:
+            order.append(node)
+        return known
+
+    if not visit(value) or not leaves:
+        return None
+    first = next(iter(leaves.values()))
+    if any(leaf.buffer is not first.buffer or not np.array_equal(leaf.positions, first.positions) for leaf in leaves.values()):
+        return None
+
+    def apply(x: Array) -> Array:
+        found: dict[ir.Value, Array] = dict.fromkeys(leaves, x)
+        for node in order:
+            feeds = {v.name: found[v] if v in found else scalar(v) for v in node.inputs if v is not None}
+            found[node.outputs[0]] = np.asarray(ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)[0])  # type: ignore[arg-type, index]
+        return np.asarray(found[value], np.float64)
+
+    return first, apply
+
+
+def clamps(context: Context, value: ir.Value, grid: Grid) -> tuple[ir.Value, Grid]:
+    """What stands before a chain of Relu and Clip, and the grid with their limits as codes."""
+    node = value.producer()
+    while node is not None and value not in context.placed and node.op_type in _CLAMPS:
+        low, high = (0.0, np.inf) if node.op_type == "Relu" else (-np.inf, np.inf)
+        if node.op_type == "Clip":
+            ends = [scalar(v) if v is not None else None for v in (*node.inputs[1:3], None, None)[:2]]
+            if any(v is not None and end is None for v, end in zip(node.inputs[1:3], ends, strict=False)):
+                raise PreconditionError(f"{describe(node)} has limits that are computed at run time; make them constants")
+            low, high = (float(end) if end is not None else other for end, other in zip(ends, (low, high), strict=True))
+        least = grid.low if low == -np.inf else max(grid.low, grid.code(low))
+        most = grid.high if high == np.inf else min(grid.high, grid.code(high))
+        grid = Grid(scale=grid.scale, zero=grid.zero, low=least, high=max(least, most))
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+        node = value.producer()
+    return value, grid
+
+
+def rescale(context: Context, tensor: Placed, value: ir.Value, grid: Grid, layer: str) -> None:
+    """The same values on another grid or within other limits; nothing where they are on it already."""
+    if grid.same(tensor.buffer) and (grid.low, grid.high) == (LOW, HIGH):
+        context.placed[value] = tensor
+        return
+    # The last step's own limits may be narrower already; a table costs nothing beside a wrong code.
+    out = context.buffer(value.name, tensor.buffer.shape, grid)
+    table = clip(rescaling(tensor.buffer, out, context.rounding), grid.low, grid.high)
+    context.emit(Table(inputs=(tensor.buffer,), output=out, layer=layer, table=table), value, tensor.positions)
+
+
+def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found: tuple[Placed, Function]) -> None:
+    """Any function of one tensor: `round(f((q - z) s) / s_out) + z_out`, ties away from zero, for all 256 codes."""
+    tensor, apply = found
+    node = value.producer()
+    layer = describe(node) if node is not None else str(value.name)
+    with np.errstate(all="ignore"):
+        real = apply((np.arange(LOW, HIGH + 1) - tensor.buffer.zero) * tensor.buffer.scale) / grid.scale
+    real = np.clip(np.nan_to_num(real, nan=0.0, posinf=1e6, neginf=-1e6), -1e6, 1e6)
+    codes = clip(np.sign(real) * np.floor(np.abs(real) + 0.5) + grid.zero, grid.low, grid.high).astype(np.int8)
+    buffer, positions = tensor.buffer, tensor.positions
+    if positions.size != buffer.size or np.unique(positions).size != buffer.size:
+        buffer = context.dense(tensor, positions)
+        positions = np.arange(positions.size).reshape(positions.shape)
+    out = context.buffer(value.name, buffer.shape, grid)
+    context.emit(Table(inputs=(buffer,), output=out, layer=layer, table=codes), target, positions)
+
+
+def _operand(context: Context, value: ir.Value | None, node: ir.Node) -> Placed | Array:
+    """A placed tensor, or real values of a constant."""
+    if value is not None and value in context.placed:
+        return context.placed[value]
+    found, source = constant(value), value.producer() if value is not None else None
+    if found is None and source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None:
+        codes, scale = (constant(v) for v in source.inputs[:2])
+        zero = constant(source.inputs[2]) if len(source.inputs) > 2 else np.zeros((), np.int8)
+        assert codes is not None
+        if scale is not None and zero is not None and scale.size == 1:
+            found = (codes.astype(np.float64) - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0])
+    return context.known(value, node) if found is None else found.astype(np.float64)
+
+
+def binary(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
+    """Add, Sub and Mul of two tensors, the smaller repeated; a constant one lies in flash on a grid of its own."""
+    operands, shape = [_operand(context, v, node) for v in node.inputs[:2]], shape_of(value)
+    if node.op_type != "Sub" and _elements(operands[0]) < _elements(operands[1]):
+        operands.reverse()
+    a, b = operands
+    if not isinstance(a, Placed) or a.positions.size != int(np.prod(shape)):
+        raise PreconditionError(f"{describe(node)} repeats its first operand, or takes it from a constant; exchange the operands, or expand the "
+                                f"first ahead")
+    context.free.discard(a.buffer)
+    flat = a.positions.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    first = context.dense(a, flat[order])
+    if isinstance(b, Placed):
+        second = _repeated(context, b, np.broadcast_to(b.positions, shape).reshape(-1)[order])
+    else:
+        peak = float(np.abs(b).max(initial=0.0)) or 1.0
+        own = Grid(scale=float(np.float32(peak / HIGH)), zero=0)
+        codes = np.clip(np.rint(np.broadcast_to(b, shape).reshape(-1)[order] / own.scale), -HIGH, HIGH).astype(np.int8)
+        second = context.constant(f"{value.name}.constant", _period(codes), own, (0,)).buffer
+    out = context.buffer(value.name, first.shape, grid)
+    kind = {"Add": Add, "Sub": Add, "Mul": Multiply}[node.op_type]
+    extra = {"sign": -1} if node.op_type == "Sub" else {}
+    step = kind(inputs=(first, second), output=out, layer=describe(node), low=grid.low, high=grid.high, **extra)
+    positions = np.empty(out.size, np.int64)
+    positions[order] = np.arange(out.size)
+    context.emit(step, target, positions.reshape(shape))
+
+
+def _elements(operand: Placed | Array) -> int:
+    return operand.positions.size if isinstance(operand, Placed) else -1
+
+
+def _period(sequence: Array) -> Array:
+    """The shortest prefix that the sequence repeats."""
+    for size in range(1, sequence.size // 2 + 1):
+        if sequence.size % size == 0 and (sequence.reshape(-1, size) == sequence[:size]).all():
+            return sequence[:size]
+    return sequence
+
+
+def _repeated(context: Context, tensor: Placed, positions: Array) -> Buffer:
+    """A buffer that, repeated, has the elements at `positions`."""
+    return context.dense(tensor, _period(positions))

@@ -1,0 +1,94 @@
+"""Windows without weights: the mean and the largest of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lilliput.deploy.c.arithmetic import Rounding, divide, multipliers_of
+from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip
+from lilliput.deploy.c.operators.convolution import Window
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool(Operator):
+    """A window over an image `(H, W, C)`, every channel by itself."""
+
+    image: tuple[int, int, int]
+    window: Window
+    low: int = LOW
+    high: int = HIGH
+
+    def _fields(self) -> dict[str, int]:
+        rows, columns = self.window.size(*self.image[:2])
+        return {"in_h": self.image[0], "in_w": self.image[1], "channels": self.image[2], "out_h": rows, "out_w": columns,
+                "in_zero": self.inputs[0].zero, "out_zero": self.output.zero, "low": self.low, "high": self.high, **self.window.fields()}
+
+    def lag(self, index: int) -> int | None:
+        """Pixel after pixel."""
+        del index
+        return self.window.lag(self.image, self.image[2])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaxPool(Pool):
+    """The largest code of the window's part inside the image."""
+
+    def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
+        """See `Operator`."""
+        del rounding
+        codes = self.window.patches(arrays[0].reshape(self.image), LOW - 1).max((2, 3))
+        return clip(codes, self.low, self.high).reshape(self.output.shape)
+
+    def calls(self) -> tuple[Call, ...]:
+        """`lp_max_pool_s8`."""
+        return (Call(kernel="max_pool_s8", structure="pool", fields=self._fields()),)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AveragePool(Pool):
+    """The mean over the window's part inside the image.
+
+    On equal grids `sum / count` to the nearest, ties away from zero, as in TensorFlow Lite. Where the grids differ
+    `M_count (sum - count z) + z_out` with a multiplier for each count, so that one rounding does both. With `whole` padding counts, as the
+    zero point.
+    """
+
+    whole: bool = False
+
+    @property
+    def _same(self) -> bool:
+        source, target = self.inputs[0], self.output
+        return source.scale == target.scale and source.zero == target.zero and not self.whole
+
+    def _multipliers(self) -> tuple[Array, Array]:
+        """For 1 element, 2, 3, ... up to the whole window."""
+        size = self.window.kernel[0] * self.window.kernel[1]
+        counts = np.arange(1, size + 1) if not self.whole else np.full(size, size)
+        return multipliers_of(self.inputs[0].scale / self.output.scale / counts)
+
+    def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
+        """See `Operator`."""
+        codes = arrays[0].reshape(self.image)
+        inside = self.window.patches(np.ones(self.image, np.int64), 0).sum((2, 3))
+        if self._same:
+            return clip(divide(self.window.patches(codes, 0).sum((2, 3)), inside), self.low, self.high).reshape(self.output.shape)
+        sums = self.window.patches(codes - self.inputs[0].zero, 0).sum((2, 3))
+        multipliers, shifts = self._multipliers()
+        found = rounding(sums, multipliers[inside - 1], shifts[inside - 1]) + self.output.zero
+        return clip(found, self.low, self.high).reshape(self.output.shape)
+
+    def calls(self) -> tuple[Call, ...]:
+        """`lp_average_pool_s8`, or `lp_mean_pool_s8` where the grids differ."""
+        if self._same:
+            return (Call(kernel="average_pool_s8", structure="pool", fields=self._fields()),)
+        multipliers, shifts = self._multipliers()
+        arrays = {"multipliers": multipliers, "shifts": shifts.astype(np.int8)}
+        return (Call(kernel="mean_pool_s8", structure="mean_pool", arrays=arrays,
+                     fields={f"pool.{name}": value for name, value in self._fields().items()}),)
