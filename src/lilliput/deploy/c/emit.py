@@ -18,6 +18,7 @@ from lilliput.deploy.c.arithmetic import SingleRounding
 from lilliput.deploy.c.operators import Buffer, Operator
 from lilliput.deploy.c.plan import Plan
 from lilliput.deploy.c.program import Port
+from lilliput.deploy.c.targets import Target
 
 Array = NDArray[Any]
 _TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "uint8": "uint8_t"}
@@ -99,9 +100,10 @@ def _macro(kind: str, index: int, count: int) -> str:
     return kind if count == 1 else f"{kind}_{index}"
 
 
-def _ports(plan: Plan, ports: Sequence[Port], kind: str) -> list[dict[str, Any]]:
-    return [{"name": identifier(port.name), "macro": _macro(kind, i, len(ports)), "offset": plan.offsets[port.buffer], "bytes": port.buffer.size,
-             "scale": float_text(port.buffer.scale), "zero": port.buffer.zero, "layout": layout(port)} for i, port in enumerate(ports)]
+def ports(plan: Plan, group: Sequence[Port], kind: str) -> list[dict[str, Any]]:
+    """Inputs or outputs as the templates name them."""
+    return [{"name": identifier(port.name), "macro": _macro(kind, i, len(group)), "offset": plan.offsets[port.buffer], "bytes": port.buffer.size,
+             "scale": float_text(port.buffer.scale), "zero": port.buffer.zero, "layout": layout(port)} for i, port in enumerate(group)]
 
 
 def float_text(value: float) -> str:
@@ -125,8 +127,15 @@ def environment() -> jinja2.Environment:
                               autoescape=False)
 
 
-def emit(plan: Plan, folder: Path, *, name: str = "model", samples: Iterable[Sequence[Array]] = ()) -> list[str]:
-    """Write the project into a folder and return the names of its files.
+def kernel_file(file: str, target: Target | None) -> Path:
+    """The source of a kernel: the target's fastest variant, or the portable one."""
+    home = kernel_home()
+    variants = target.variants if target is not None else ()
+    return next((home / variant / file for variant in variants if (home / variant / file).is_file()), home / file)
+
+
+def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = "model", samples: Iterable[Sequence[Array]] = ()) -> list[str]:
+    """Write the project into a folder and return the names of its files; portable kernels without a target.
 
     `samples` are codes of the inputs, in their buffers' layout, for the test vector; two random ones where none are given.
     Raises `PreconditionError` for a name that C cannot have.
@@ -140,10 +149,10 @@ def emit(plan: Plan, folder: Path, *, name: str = "model", samples: Iterable[Seq
         source.step(i, step)
     single = isinstance(program.rounding, SingleRounding)
     kernels = [f"lp_{kernel}.c" for kernel in source.kernels]
-    headers = sorted({*HEADERS, *(header for kernel in kernels for header in _includes(kernel_home() / kernel))})
+    headers = _headers([kernel_file(kernel, target) for kernel in kernels], target)
     common = {"name": name, "NAME": name.upper(), "version": __version__, "title": f"Network of {len(program.steps)} steps, {program.macs} multiplications",
-              "arena": plan.arena, "flash": source.flash, "inputs": _ports(plan, program.inputs, "INPUT"),
-              "outputs": _ports(plan, program.outputs, "OUTPUT"), "arrays": source.arrays, "records": source.records, "calls": source.calls,
+              "arena": plan.arena, "flash": source.flash, "inputs": ports(plan, program.inputs, "INPUT"),
+              "outputs": ports(plan, program.outputs, "OUTPUT"), "arrays": source.arrays, "records": source.records, "calls": source.calls,
               "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "defines": " -DLP_SINGLE_ROUNDING" if single else "",
               "definitions": ["LP_SINGLE_ROUNDING"] if single else [], **_vector(plan, samples)}
     templates = environment()
@@ -153,13 +162,19 @@ def emit(plan: Plan, folder: Path, *, name: str = "model", samples: Iterable[Seq
     for file, template in texts.items():
         write_text(folder / file, templates.get_template(template).render(**common))
     for file in (*headers, *kernels):
-        write_text(folder / file, (kernel_home() / file).read_text())
+        write_text(folder / file, kernel_file(file, target).read_text())
     return [*texts, *headers, *kernels]
 
 
-def _includes(path: Path) -> list[str]:
-    """The project's own headers that a kernel includes."""
-    return re.findall(r'#include "([\w.]+)"', path.read_text())
+def _headers(sources: Iterable[Path], target: Target | None) -> list[str]:
+    """The project's own headers that sources include, and those that these include."""
+    found: list[str] = []
+    waiting = list(sources)
+    while waiting:
+        new = [name for name in re.findall(r'#include "([\w.]+)"', waiting.pop().read_text()) if name not in found]
+        found += new
+        waiting += [kernel_file(name, target) for name in new]
+    return sorted({*HEADERS, *found})
 
 
 def _vector(plan: Plan, samples: Iterable[Sequence[Array]]) -> dict[str, Any]:
