@@ -38,7 +38,7 @@ class Codes(np.ndarray[Any, Any]):
 
 def real(codes: Array, scale: Array) -> Codes:
     """`codes * scale` as values that remember both."""
-    out = (codes * scale).view(Codes)
+    out = np.asarray(codes * scale).view(Codes)
     out.codes, out.scale = codes, scale
     return out
 
@@ -161,7 +161,7 @@ class Reference:
         """Read the file; raises `CorruptFileError` when it cannot be read."""
         from lilliput.deploy.onnx import read
 
-        self.model: onnx.ModelProto = read(path)
+        self.model: onnx.ModelProto = _wide(read(path))
         self._evaluator = ReferenceEvaluator(self.model, new_ops=_OPERATORS)
 
     def __call__(self, *arrays: Array) -> Array:
@@ -176,6 +176,14 @@ class Reference:
         found = evaluator.run(None, feeds | {f"{name}.given": x for name, x in (given or {}).items()}, intermediate=True)
         assert isinstance(found, dict)
         return {name: np.asarray(value) for name, value in found.items() if isinstance(value, np.ndarray)}
+
+
+def _wide(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its real constants in float64: numpy widens them by itself, onnx's operators refuse to."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    return model
 
 
 def _reading(model: onnx.ModelProto, given: Mapping[str, Array]) -> onnx.ModelProto:

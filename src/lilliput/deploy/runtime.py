@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +39,18 @@ def open_session(model: bytes | str, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def accuracy(predict: Callable[[Array], Array], split: Split, batch_size: int) -> float:
+    """Top-1 accuracy in percent, over all labels where a sample has several; raises `DataError` for an empty split."""
+    right = total = 0
+    for images, labels in split.batches(batch_size):
+        found = predict(np.ascontiguousarray(images.numpy())).argmax(-1)
+        right += int((found == labels.numpy()).sum())
+        total += labels.numel()
+    if not total:
+        raise DataError("the split is empty, so there is no accuracy")
+    return 100.0 * right / total
+
+
 class Session:
     """A model in ONNX Runtime: call it with a batch, or evaluate a split."""
 
@@ -71,14 +83,7 @@ class Session:
 
     def evaluate(self, split: Split, *, batch_size: int = 256) -> float:
         """Top-1 accuracy in percent, over all labels where a sample has several; raises `DataError` for an empty split."""
-        right = total = 0
-        for images, labels in split.batches(batch_size):
-            found = self(np.ascontiguousarray(images.numpy())).argmax(-1)
-            right += int((found == labels.numpy()).sum())
-            total += labels.numel()
-        if not total:
-            raise DataError("the split is empty, so there is no accuracy")
-        return 100.0 * right / total
+        return accuracy(self, split, batch_size)
 
     @property
     def size(self) -> int:
