@@ -60,7 +60,8 @@ class Program:
 
     def __call__(self, *arrays: Array) -> list[Array]:
         """Codes of the outputs, int8 in their buffers' shapes, from codes of the inputs in theirs: the integer reference."""
-        return [self.values(*arrays)[port.buffer] for port in self.outputs]
+        found = self.values(*arrays)
+        return [found[port.buffer] for port in self.outputs]
 
     def values(self, *arrays: Array) -> dict[Buffer, Array]:
         """Codes of every buffer, int8."""
