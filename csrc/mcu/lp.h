@@ -2,7 +2,16 @@
  *
  * Tensors are int8 with channels last; a code q stands for (q - zero) * scale. Rescaling by M = m 2^(shift - 31) is that of
  * TensorFlow Lite Micro: a doubling high multiply with ties up, then a division by a power of two with ties away from zero;
- * with LP_SINGLE_ROUNDING one rounding, ties up. Every kernel gives the same codes on every target. */
+ * with LP_SINGLE_ROUNDING one rounding, ties up. Every kernel gives the same codes on every target.
+ *
+ * Memory. Input and output may share bytes where the planner allows it, so every kernel, in every variant, keeps this order:
+ * - lp_conv, lp_pointwise, lp_depthwise and the pools write pixel after pixel, rows from the top, columns from the left. Before the
+ *   last read for pixel p, nothing behind pixel p of the output is written; a variant that computes n pixels (of consecutive
+ *   numbers) at once, nothing behind pixel p + n - 1: the planner is then called with pixels_at_once = n.
+ * - lp_add, lp_multiply, lp_table, lp_softmax and lp_normalise write element after element; before element i of an input of the
+ *   output's size is read for the last time, nothing from element i of the output on is written. Blocks are read as a whole, then written.
+ * - lp_matmul, lp_transposed_conv and the copies have inputs and output apart.
+ * - pad_top and pad_left may be negative: the window then begins inside the image. */
 #ifndef LP_H
 #define LP_H
 
@@ -85,6 +94,8 @@ typedef struct {
 void lp_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_pointwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_depthwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
+void lp_depthwise_in_place_s8(const lp_conv *p, int8_t *buffer, int8_t *scratch);
+void lp_pointwise_in_place_s8(const lp_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
 void lp_transposed_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_max_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);
 void lp_average_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);

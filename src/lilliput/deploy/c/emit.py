@@ -74,6 +74,9 @@ class _Source:
             self.records.append({"comment": step.layer.replace("*/", ""), "structure": call.structure, "name": name, "fields": fields})
             reads = range(len(step.inputs)) if call.reads is None else call.reads
             pointers = [*(self.pointer(step.inputs[i]) for i in reads), self.pointer(step.output)]
+            if call.scratch:
+                assert step.scratch is not None
+                pointers.append(self.pointer(step.scratch))
             self.calls.append(f"lp_{call.kernel}(&{name}, {', '.join(pointers)});")
             if call.kernel not in self.kernels:
                 self.kernels.append(call.kernel)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Call:
     """A call of the C function `lp_KERNEL` with a structure `lp_STRUCTURE` of constants.
 
     `fields` become designated initialisers, `arrays` constants of their own that the structure points to. It gets the inputs whose
-    numbers are in `reads` (all of them by default), then the output.
+    numbers are in `reads` (all of them by default), then the output, then the step's scratch memory if it says so.
     """
 
     kernel: str
@@ -45,15 +45,22 @@ class Call:
     fields: Mapping[str, int] = field(default_factory=dict)
     arrays: Mapping[str, Array] = field(default_factory=dict)
     reads: tuple[int, ...] | None = None
+    scratch: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Operator(ABC):
-    """One step of a program: reads buffers, writes one. `layer` is where it stands in the model, for messages."""
+    """One step of a program: reads buffers, writes one. `layer` is where it stands in the model, for messages.
+
+    `scratch` is memory that it needs while it runs. A step with `in_place` finds that input where its output comes to lie.
+    """
+
+    in_place: ClassVar[int | None] = None
 
     inputs: tuple[Buffer, ...]
     output: Buffer
     layer: str
+    scratch: Buffer | None = None
 
     @abstractmethod
     def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
@@ -80,6 +87,11 @@ class Operator(ABC):
         """
         del index
         return None
+
+    @property
+    def grain(self) -> int:
+        """By how many bytes `lag` grows with every further pixel that a kernel computes at the same time."""
+        return 0
 
 
 def clip(codes: Array, low: int = LOW, high: int = HIGH) -> Array:

@@ -18,7 +18,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """How a window moves over an image: kernel, stride and dilation as (height, width), padding as (top, left, bottom, right)."""
+    """How a window moves over an image: kernel, stride and dilation as (height, width), padding as (top, left, bottom, right).
+
+    Negative padding leaves rows or columns of the image out.
+    """
 
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
@@ -39,8 +42,9 @@ class Window:
     def patches(self, image: Array, fill: int) -> Array:
         """Windows `(out_h, out_w, kernel_h, kernel_w, C)` of an image `(H, W, C)`, `fill` outside of it."""
         rows, columns = self.size(*image.shape[:2])
-        top, left, bottom, right = self.pads
+        top, left, bottom, right = (max(pad, 0) for pad in self.pads)
         padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
+        padded = padded[max(-self.pads[0], 0):, max(-self.pads[1], 0):]
         i = np.arange(rows)[:, None] * self.stride[0] + np.arange(self.kernel[0])[None] * self.dilation[0]
         j = np.arange(columns)[:, None] * self.stride[1] + np.arange(self.kernel[1])[None] * self.dilation[1]
         found: Array = padded[i[:, None, :, None], j[None, :, None, :]]
@@ -139,6 +143,11 @@ class Convolution(Operator):
         """Pixel after pixel."""
         del index
         return self.window.lag(self.image, self.weights.shape[0])
+
+    @property
+    def grain(self) -> int:
+        """A pixel of the output."""
+        return int(self.weights.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

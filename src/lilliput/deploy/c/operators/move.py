@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,3 +82,19 @@ class Move(Operator):
             found.append(Call(kernel="copy_s8" if copy.table is None else "copy_table_s8", structure="copy", fields=fields, arrays=arrays,
                               reads=(copy.source,)))
         return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place(Move):
+    """The first input with parts of it replaced by copies from the others, where it lies."""
+
+    in_place: ClassVar[int | None] = 0
+
+    def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
+        """See `Operator`."""
+        del rounding
+        out = arrays[0].reshape(-1).copy()
+        for copy in self.copies:
+            source, target = copy.indices()
+            out[target] = arrays[copy.source].reshape(-1)[source]
+        return out.reshape(self.output.shape)

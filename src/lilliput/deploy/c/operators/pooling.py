@@ -35,6 +35,11 @@ class Pool(Operator):
         del index
         return self.window.lag(self.image, self.image[2])
 
+    @property
+    def grain(self) -> int:
+        """A pixel."""
+        return self.image[2]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaxPool(Pool):
