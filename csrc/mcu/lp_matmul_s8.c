@@ -1,10 +1,10 @@
-/* Products of two activations with strides for all axes. */
+/* Products of two activations with strides for all axes of both; the result is (row, batch, column). */
 #include "lp.h"
 
 void lp_matmul_s8(const lp_matmul *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    for (int32_t n = 0; n < p->batch; n++) {
-        for (int32_t i = 0; i < p->rows; i++) {
+    for (int32_t i = 0; i < p->rows; i++) {
+        for (int32_t n = 0; n < p->batch; n++) {
             const int8_t *row = a + p->offset_a + n * p->stride_a[0] + i * p->stride_a[1];
             for (int32_t j = 0; j < p->columns; j++) {
                 const int8_t *column = b + p->offset_b + n * p->stride_b[0] + j * p->stride_b[2];

@@ -35,6 +35,8 @@ def lower(source: str | PathLike[str] | onnx.ModelProto, *, rounding: Rounding |
     context = Context(rounding=rounding or DoubleRounding())
     inputs = [value for value in model.graph.inputs if value not in model.graph.initializers.values()]
     ports: dict[ir.Value, Placed] = {}
+    for value in inputs:
+        _place_codes(context, value, ports)
     for node in model.graph:
         if node.op_type == "QuantizeLinear":
             _quantize(context, node, ports)
@@ -89,6 +91,20 @@ def _input(context: Context, value: ir.Value, grid: Grid, ports: dict[ir.Value, 
         ports[value] = Placed(context.buffer(value.name, shape[1:] or shape, grid), in_order(shape, tuple(range(len(shape)))))
         context.free.add(ports[value].buffer)
     return ports[value]
+
+
+def _place_codes(context: Context, value: ir.Value, ports: dict[ir.Value, Placed]) -> None:
+    """An input of codes that are moved before they are read: its grid is that of the first DequantizeLinear behind the moves."""
+    if value.dtype not in (ir.DataType.INT8, ir.DataType.UINT8):
+        return
+    ahead = [reader for reader, _ in value.uses()]
+    for node in ahead:
+        if node.op_type == "DequantizeLinear":
+            context.origins.add(value)
+            context.placed[value] = _input(context, value, Grid.of(node), ports)
+            return
+        if node.op_type in views.VIEWS:
+            ahead += [reader for reader, _ in node.outputs[0].uses()]
 
 
 def _quantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) -> None:

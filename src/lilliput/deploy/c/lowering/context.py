@@ -94,6 +94,14 @@ class Context:
         self.steps.append(Move(inputs=(buffer,), output=out, layer=out.name, copies=tuple(copies(0, positions))))
         return out
 
+    def rows(self, tensor: Placed, positions: Array) -> tuple[Buffer, Array]:
+        """A buffer that is a list of rows, `positions` `(..., n)` of one each, in any order; and where the elements of `positions` lie in it."""
+        bases = positions[..., :1]
+        if (tensor.buffer not in self.free and positions.size == tensor.buffer.size and bool((positions == bases + np.arange(positions.shape[-1])).all())
+                and np.unique(bases).size == bases.size):
+            return tensor.buffer, positions
+        return self.dense(tensor, positions), np.arange(positions.size).reshape(positions.shape)
+
     def _place(self, buffer: Buffer, positions: Array) -> None:
         """Lay out an input of the program, which nothing has read yet, in the order in which its first reader wants it."""
         moved = np.empty(buffer.size, np.int64)

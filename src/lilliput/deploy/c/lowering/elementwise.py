@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.graph import constant, describe, shape_of
-from lilliput.deploy.c.lowering.layout import Placed
-from lilliput.deploy.c.operators import Add, Buffer, Multiply, Table, rescaling
+from lilliput.deploy.c.lowering.layout import Placed, copies
+from lilliput.deploy.c.operators import Add, Buffer, Move, Multiply, Table, rescaling
 from lilliput.deploy.c.operators.base import HIGH, LOW, clip
+from lilliput.deploy.runtime import open_session
 
 Array = NDArray[Any]
 Function = Callable[[Array], Array]
@@ -63,14 +64,25 @@ def function(context: Context, value: ir.Value) -> tuple[Placed, Function] | Non
     if any(leaf.buffer is not first.buffer or not np.array_equal(leaf.positions, first.positions) for leaf in leaves.values()):
         return None
 
-    def apply(x: Array) -> Array:
-        found: dict[ir.Value, Array] = dict.fromkeys(leaves, x)
-        for node in order:
-            feeds = {v.name: found[v] if v in found else scalar(v) for v in node.inputs if v is not None}
-            found[node.outputs[0]] = np.asarray(ReferenceEvaluator(ir.to_proto(node)).run(None, feeds)[0])  # type: ignore[arg-type, index]
-        return np.asarray(found[value], np.float64)
+    return first, _program(value, list(leaves), order)
 
-    return first, apply
+
+def _program(value: ir.Value, leaves: list[ir.Value], order: list[ir.Node]) -> Function:
+    """The function that operators compute, in ONNX Runtime."""
+    floats = onnx.TensorProto.FLOAT
+    constants = {str(v.name): scalar(v) for node in order for v in node.inputs if v is not None and scalar(v) is not None}
+    nodes = [onnx.helper.make_node("Identity", ["x"], [str(leaf.name)]) for leaf in leaves] + [ir.to_proto(node) for node in order]
+    graph = onnx.helper.make_graph(
+        nodes, "function", [onnx.helper.make_tensor_value_info("x", floats, [None])],
+        [onnx.helper.make_tensor_value_info(str(value.name), floats, None)],
+        [onnx.numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in constants.items()])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+    def apply(x: Array) -> Array:
+        (found,) = open_session(model.SerializeToString(), 1).run(None, {"x": x.astype(np.float32)})
+        return np.asarray(found, np.float64)
+
+    return apply
 
 
 def clamps(context: Context, value: ir.Value, grid: Grid) -> tuple[ir.Value, Grid]:
@@ -113,11 +125,13 @@ def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found
     real = np.clip(np.nan_to_num(real, nan=0.0, posinf=1e6, neginf=-1e6), -1e6, 1e6)
     codes = clip(np.sign(real) * np.floor(np.abs(real) + 0.5) + grid.zero, grid.low, grid.high).astype(np.int8)
     buffer, positions = tensor.buffer, tensor.positions
-    if positions.size != buffer.size or np.unique(positions).size != buffer.size:
-        buffer = context.dense(tensor, positions)
-        positions = np.arange(positions.size).reshape(positions.shape)
-    out = context.buffer(value.name, buffer.shape, grid)
-    context.emit(Table(inputs=(buffer,), output=out, layer=layer, table=codes), target, positions)
+    if positions.size == buffer.size and np.unique(positions).size == buffer.size:
+        out = context.buffer(value.name, buffer.shape, grid)
+        context.emit(Table(inputs=(buffer,), output=out, layer=layer, table=codes), target, positions)
+        return
+    out = context.buffer(value.name, positions.shape, grid)
+    step = Move(inputs=(buffer,), output=out, layer=layer, copies=tuple(copies(0, positions, table=codes)))
+    context.emit(step, target, np.arange(positions.size).reshape(positions.shape))
 
 
 def _operand(context: Context, value: ir.Value | None, node: ir.Node) -> Placed | Array:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
+from lilliput.deploy.c.lowering.patterns import simplify
 from lilliput.deploy.onnx import read
 
 Array = NDArray[Any]
@@ -39,6 +40,7 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
         raise CorruptFileError(f"the model's types or shapes contradict each other: {' '.join(str(error).split())[:300]}. Export it again") from error
     _vet(model)
     _fold(model)
+    simplify(model)
     return model
 
 

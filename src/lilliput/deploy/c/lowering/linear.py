@@ -211,7 +211,8 @@ def matmul(context: Context, node: ir.Node, value: ir.Value, grid: Grid) -> None
         found.append((buffer, *strides))
     (a, strides_a, offset_a), (b, strides_b, offset_b) = found
     batch, (rows, inner), columns = int(np.prod(shape[:-2], dtype=np.int64)), tensors[0].shape[-2:], tensors[1].shape[-1]
-    out = context.buffer(value.name, shape[1:], grid)
+    # Rows first, then the batch: where heads are joined afterwards, they lie side by side already.
+    out = context.buffer(value.name, (rows, batch, columns), grid)
     step = MatMul(inputs=(a, b), output=out, layer=describe(node), shape=(batch, rows, inner, columns), strides_a=strides_a, strides_b=strides_b,  # type: ignore[arg-type]
                   offsets=(offset_a, offset_b), low=grid.low, high=grid.high)
-    context.emit(step, value, in_order(shape, tuple(range(len(shape)))))
+    context.emit(step, value, in_order((batch, rows, columns), (1, 0, 2)).reshape(shape))

@@ -13,7 +13,7 @@ from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering import elementwise, linear, views
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.graph import constant, describe, ints, number, shape_of
-from lilliput.deploy.c.lowering.layout import Placed, channels_last, in_order
+from lilliput.deploy.c.lowering.layout import channels_last, in_order
 from lilliput.deploy.c.operators import AveragePool, MaxPool, Normalisation, Softmax, Window
 from lilliput.deploy.c.operators.softmax import SCALE, ZERO
 
@@ -113,12 +113,10 @@ def _softmax(context: Context, node: ir.Node, value: ir.Value, target: ir.Value,
     """Softmax at its own scale of 1/256, then on the wanted grid."""
     tensor = context.known(node.inputs[0], node)
     axis = number(node, "axis", -1) % len(tensor.shape)
-    moved = np.moveaxis(tensor.positions, axis, -1)
-    buffer = context.dense(tensor, moved)
-    own = Grid(scale=SCALE, zero=ZERO)
-    out = context.buffer(value.name, moved.shape[1:] or moved.shape, own)
+    buffer, positions = context.rows(tensor, np.moveaxis(tensor.positions, axis, -1))
+    out = context.buffer(value.name, (positions.size // positions.shape[-1], positions.shape[-1]), Grid(scale=SCALE, zero=ZERO))
     step = Softmax(inputs=(buffer,), output=out, layer=describe(node))
-    context.emit(step, value, np.moveaxis(np.arange(out.size).reshape(moved.shape), -1, axis))
+    context.emit(step, value, np.moveaxis(positions, -1, axis))
     elementwise.rescale(context, context.placed[value], target, grid, describe(node))
 
 
@@ -129,16 +127,14 @@ def _normalisation(context: Context, node: ir.Node, value: ir.Value, target: ir.
     if gain is None or axis != len(tensor.shape) - 1 or gain.size != tensor.shape[-1]:
         raise PreconditionError(f"{describe(node)} normalises over more than the last axis, or its gain is computed at run time; generated code "
                                 f"takes the last axis and constants")
-    buffer = context.dense(tensor, tensor.positions)
-    shape = shape_of(value)
-    out = context.buffer(value.name, shape[1:] or shape, grid)
+    buffer, positions = context.rows(tensor, tensor.positions)
+    out = context.buffer(value.name, (positions.size // gain.size, gain.size), grid)
     epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
     step = Normalisation(inputs=(buffer,), output=out, layer=describe(node), gamma=gain.reshape(-1),
                          beta=np.zeros(gain.size) if offset is None else offset.reshape(-1), epsilon=epsilon,
                          centred=node.op_type == "LayerNormalization")
-    context.emit(step, value, in_order(shape, tuple(range(len(shape)))))
-    limited = Placed(out, context.placed[value].positions)
-    elementwise.rescale(context, limited, target, grid, describe(node))
+    context.emit(step, value, positions)
+    elementwise.rescale(context, context.placed[value], target, grid, describe(node))
 
 
 def _real(value: ir.Value | None) -> Array | None:

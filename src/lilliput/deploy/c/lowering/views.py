@@ -119,11 +119,11 @@ def view(context: Context, node: ir.Node) -> bool:
     source = node.inputs[0] if node.inputs else None
     if rule is None or source is None or source not in context.placed:
         return False
-    tensor = context.placed[source]
-    if node.op_type not in ("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"):
+    tensor, found = context.placed[source], rule(node, context.placed[source].positions)
+    if any(positions.size != tensor.buffer.size for positions in found):
         # A part or repetition of an input of the program: its layout is settled here.
         context.free.discard(tensor.buffer)
-    for value, positions in zip(node.outputs, rule(node, tensor.positions), strict=False):
+    for value, positions in zip(node.outputs, found, strict=False):
         context.placed[value] = Placed(tensor.buffer, positions)
     return True
 

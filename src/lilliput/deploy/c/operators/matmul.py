@@ -17,10 +17,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MatMul(Operator):
-    """`out[n, i, j] = M sum_k (a[n, i, k] - z_a) (b[n, k, j] - z_b) + z_out`.
+    """`out[i, n, j] = M sum_k (a[n, i, k] - z_a) (b[n, k, j] - z_b) + z_out`.
 
     Strides and offsets in elements, so that heads need no transposition: `(batch, row, inner)` of `a`, `(batch, inner, column)` of
-    `b`. The output lies in order.
+    `b`. The output is `(row, batch, column)`.
     """
 
     shape: tuple[int, int, int, int]
@@ -46,7 +46,7 @@ class MatMul(Operator):
                                                 writeable=False)
                 for x, offset, shape, strides in zip(arrays, self.offsets, ((batch, rows, inner), (batch, inner, columns)),
                                                      (self.strides_a, self.strides_b), strict=True))
-        sums = np.matmul(a - self.inputs[0].zero, b - self.inputs[1].zero).astype(np.int64)
+        sums = np.matmul(a - self.inputs[0].zero, b - self.inputs[1].zero).astype(np.int64).transpose(1, 0, 2)
         return clip(rounding(sums, *self._factor()) + self.output.zero, self.low, self.high).reshape(self.output.shape)
 
     def calls(self) -> tuple[Call, ...]:
