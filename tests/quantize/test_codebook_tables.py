@@ -136,6 +136,6 @@ def test_wrong_grids_are_refused():
     scheme = Scheme(weights=Levels(values=(-1.0, 0.0, 0.3), axis=0), bits=Uniform(weights=2, activations=8))
     with pytest.raises(PreconditionError, match="PowerOfTwo"):
         only_quantizer(spread(), Static(scheme=scheme, roundings=(NearestExponent(),)))
-    with pytest.raises(RecipeError, match="1 to 8 bits"):
+    with pytest.raises(RecipeError, match="from 1 to 8"):
         lloyd_max(weights=9)
     assert isinstance(PowerOfTwo().at(8), Integer)

@@ -182,7 +182,7 @@ def export_program(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[torch.
                     # The refused attempt marked its inputs as dynamic, so this one gets clean copies.
                     return torch.export.export(model, tuple(x.clone() for x in inputs)), False
                 except Exception:
-                    raise TraceError(_reason(model, dynamic_error)) from dynamic_error
+                    raise TraceError(_reason(model, dynamic_error, inputs)) from dynamic_error
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -195,7 +195,7 @@ def _variadic(model: nn.Module) -> bool:
     return bool(kinds) and kinds[0] is inspect.Parameter.VAR_POSITIONAL
 
 
-def _reason(model: nn.Module, error: Exception) -> str:
+def _reason(model: nn.Module, error: Exception, inputs: tuple[Tensor, ...]) -> str:
     """Torch's own reason, and the last line of the model's own code on the way to it."""
     import inspect
     import traceback
@@ -207,9 +207,11 @@ def _reason(model: nn.Module, error: Exception) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == home]
     where = f" at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
     text = " ".join(str(error).split())
+    whole = [str(x.dtype) for x in inputs if not (x.is_floating_point() or x.is_complex())]
+    numbers = f" The example holds whole numbers ({whole[0]}): where the network takes real ones, pass x.float()." if whole else ""
     return (f"torch.export refuses {type(model).__name__}{where}. Its reason: {text[:600]}. "
             "Remedy: make the forward pass free of data-dependent Python control flow (torch.where, torch.cond), "
-            "or trace the part that is.")
+            f"or trace the part that is.{numbers}")
 
 
 def _at_least_two(x: Tensor) -> Tensor:

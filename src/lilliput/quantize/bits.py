@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from lilliput.core.errors import UnknownNameError
+from lilliput.core.errors import RecipeError, UnknownNameError
 
 
 class Bits(NamedTuple):
@@ -17,6 +17,12 @@ class Bits(NamedTuple):
 
 
 _EIGHT = Bits(8, 8)
+
+
+def check_bits(bits: object, most: int = 16) -> None:
+    """Raise `RecipeError` for what is no whole number of bits from 1 to `most`."""
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= most:
+        raise RecipeError(f"bits are a whole number from 1 to {most}, not {bits!r}")
 
 
 class Allocation(Protocol):
@@ -37,6 +43,10 @@ class Uniform:
     weights: int = 8
     activations: int = 8
     ends: int | None = None
+
+    def __post_init__(self) -> None:
+        for bits in (self.weights, self.activations, *(() if self.ends is None else (self.ends,))):
+            check_bits(bits)
 
     def __call__(self, layers: Sequence[str]) -> dict[str, Bits]:
         """Bits by layer name."""

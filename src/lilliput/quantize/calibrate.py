@@ -39,22 +39,35 @@ def check_calibrated(model: torch.nn.Module) -> None:
             raise PreconditionError(f"{quantizer.layer} was never calibrated: run lilliput.quantize.calibrate_(model, data, ranges=...) first")
 
 
+def check_samples(samples: int) -> None:
+    """Raise `PreconditionError` for a calibration without samples, or with a number of them that is none."""
+    if not isinstance(samples, int) or samples < 1:
+        raise PreconditionError(f"calibration needs samples, a whole number of them such as 512; samples={samples!r} asks for none")
+
+
+def labelled_batches(split: Any, samples: int, size: int = _BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of `samples` inputs and targets from all over a split (all of it where there are fewer), always the same, not augmented.
+
+    The first ones would be of one class where the split is sorted by class, as image folders are.
+    """
+    check_samples(samples)
+    part = split.head(samples) if samples < len(split) else split
+    return iter(part.batches(size))
+
+
 def sample_batches(split: Any, samples: int) -> Iterator[Tensor]:
-    """The first `samples` inputs of a split, in order, in small batches; raises `DataError` where they are not finite."""
+    """The inputs of `labelled_batches`; raises `DataError` where they are not finite."""
     seen = 0
-    for inputs, _ in split.batches(_BATCH):
-        part = inputs[: samples - seen]
-        if part.is_floating_point() and not bool(torch.isfinite(part).all()):
-            bad = int((~torch.isfinite(part.flatten(1)).all(1)).nonzero()[0])
+    for inputs, _ in labelled_batches(split, samples):
+        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+            bad = int((~torch.isfinite(inputs.flatten(1)).all(1)).nonzero()[0])
             raise DataError(f"calibration sample {seen + bad} holds NaN or infinity: clean the data first")
-        seen += len(part)
-        yield part
-        if seen >= samples:
-            return
+        seen += len(inputs)
+        yield inputs
 
 
 def calibrate_(traced: Traced, data: Any, *, ranges: Ranges, weight_ranges: Ranges, samples: int = 512) -> list[str]:
-    """Set every scale from the weights and from up to `samples` inputs of `data.train`; returns notes.
+    """Set every scale from the weights and from up to `samples` inputs from all over `data.train`; returns notes.
 
     Raises `DataError` without samples or with values that are not finite.
     """
@@ -93,7 +106,7 @@ def _observe(traced: Traced, activations: list[Quantizer], data: Any, ranges: Ra
     try:
         with torch.no_grad():
             for inputs in sample_batches(data.train, samples):
-                traced(inputs.to(device))
+                _run(traced, inputs.to(device))
                 seen += len(inputs)
         if seen == 0:
             raise DataError("the training split has no samples to calibrate on: pass data with some")
@@ -104,6 +117,17 @@ def _observe(traced: Traced, activations: list[Quantizer], data: Any, ranges: Ra
     finally:
         traced.train(training)
     return seen
+
+
+def _run(traced: Traced, inputs: Tensor) -> None:
+    """Run the network; raises `DataError` where it does not take such inputs."""
+    try:
+        traced(inputs)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        fixed = "" if traced.dynamic_batch else f"; it takes {len(traced.example[0])} samples at once and no other number, which quantization needs"
+        raise DataError(f"the network does not run on calibration inputs of shape {tuple(inputs.shape)} and type {inputs.dtype}: {reason}{fixed}. "
+                        "Give it data of the shape, type and range of values that it was made for") from error
 
 
 def constants(traced: Traced) -> Iterator[tuple[Quantizer, Tensor]]:

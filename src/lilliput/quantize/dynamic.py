@@ -23,6 +23,7 @@ from lilliput.quantize.place import HOME
 from lilliput.quantize.prepare import Rewrite, lowered
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.ranges import MinMax, Ranges, channel_bounds
+from lilliput.quantize.scheme import check_patterns
 
 aten = torch.ops.aten
 _FLOAT = "lilliput_float"
@@ -66,6 +67,9 @@ class Dynamic:
     rewrites: tuple[Rewrite, ...] = ()
     exclude: tuple[str, ...] = ()
     method: str = "quantize.dynamic"
+
+    def __post_init__(self) -> None:
+        check_patterns(self.exclude)
 
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """The simulated quantized network, and rows with the loss of each layer's weight; the data serves rewrites alone."""

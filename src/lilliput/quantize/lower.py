@@ -42,6 +42,7 @@ def lower_(traced: Traced) -> None:
         with traced.graph.inserting_before(node):
             new = rule(traced, node, values)
         if new is not None:
+            values[new] = values[node]  # for the rules of those who read it
             node.replace_all_uses_with(new)
             traced.graph.erase_node(node)
     traced.graph.eliminate_dead_code()

@@ -101,12 +101,15 @@ class _Placement:
 
     def _excluded(self) -> set[fx.Node]:
         out: set[fx.Node] = set()
+        layers = {node for node in self.nodes if node.target in LAYERS}
         for pattern in self.scheme.exclude:
             hit = {node for node, name in self.names.items() if fnmatchcase(name, pattern)}
             if not hit:
                 raise UnknownNameError("layer in exclude", pattern, set(self.names.values()))
             out |= hit
-        for name in dict.fromkeys(self.names[node] for node in self.nodes if node in out and node.target in LAYERS):
+        if layers <= out:
+            raise PreconditionError("exclude names every layer of the network, so there is nothing to quantize: exclude fewer")
+        for name in dict.fromkeys(self.names[node] for node in self.nodes if node in out and node in layers):
             self.notes.append(f"{name} stays in floating point: excluded")
         for node in self.nodes:
             if node.op == "call_function" and (keeps_grid(node) or is_transparent(node) or node.target in CLAMPS):

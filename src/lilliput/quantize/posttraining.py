@@ -13,10 +13,10 @@ from lilliput.core.report import Entry, Report, describe
 from lilliput.core.step import Result
 from lilliput.graph.trace import Traced
 from lilliput.quantize.bits import Uniform
-from lilliput.quantize.calibrate import calibrate_
+from lilliput.quantize.calibrate import calibrate_, check_samples
 from lilliput.quantize.measure import layer_rows
 from lilliput.quantize.place import place_
-from lilliput.quantize.prepare import Rewrite, check_samples, lowered
+from lilliput.quantize.prepare import Rewrite, lowered
 from lilliput.quantize.ranges import MinMax, Ranges
 from lilliput.quantize.scheme import Scheme
 
@@ -33,7 +33,7 @@ class Rounding(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Static:
-    """A Step: quantize with scales fixed on up to `samples` inputs of `data.train`, in order and not augmented.
+    """A Step: quantize with scales fixed on up to `samples` inputs from all over `data.train`, not augmented.
 
     `rewrites` prepare the float network (equalisation, migration of outliers); `roundings` then choose the integers, one
     after the other, where rounding to nearest is not the method. `method` is the id that the report shows.

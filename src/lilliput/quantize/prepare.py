@@ -6,13 +6,14 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-from lilliput.core.errors import PreconditionError
+from lilliput.core.errors import DataError, PreconditionError
 from lilliput.graph.fold import fold_batchnorm_
 from lilliput.graph.recurrent import unroll_
 from lilliput.graph.trace import Traced, trace
-from lilliput.quantize.calibrate import calibrate_, is_quantized, quantizers
+from lilliput.quantize.calibrate import calibrate_, check_samples, is_quantized, quantizers
 from lilliput.quantize.lower import lower_
 from lilliput.quantize.operators import LAYERS, TRANSPOSED
 from lilliput.quantize.place import place_
@@ -27,17 +28,31 @@ class Rewrite(Protocol):
         """Rewrite `traced`, whose batch norms are folded unless it will be trained."""
 
 
-def check_samples(samples: int) -> None:
-    """Raise `PreconditionError` for a calibration without samples."""
-    if samples < 1:
-        raise PreconditionError(f"calibration needs samples; samples={samples} asks for none")
+def check_finite(traced: Traced) -> None:
+    """Raise `DataError` naming the first parameter that holds NaN or infinity."""
+    for name, parameter in traced.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise DataError(f"{name} holds NaN or infinity: train the network again with a smaller learning rate, or load an earlier checkpoint")
+
+
+def check_inputs(model: object, data: Any) -> None:
+    """Raise `PreconditionError` for what is no network or no data, `DataError` where inputs to train and to validate on differ in shape."""
+    if not isinstance(model, nn.Module):
+        raise PreconditionError(f"a torch.nn.Module is quantized, not {type(model).__name__}: pass the network itself")
+    if not (hasattr(data, "train") and hasattr(data, "example")):
+        raise PreconditionError(f"quantization looks at samples: pass data= with splits, such as lilliput.data.load(name), not {type(data).__name__}")
+    first, example = next(iter(data.train.batches(1)), None), data.example()
+    if first is not None and first[0].shape[1:] != example.shape[1:]:
+        raise DataError(f"training inputs have shape {tuple(first[0].shape[1:])} and validation inputs {tuple(example.shape[1:])}: bring them to one shape")
 
 
 def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fold: bool = True) -> tuple[Traced, list[str]]:
     """Trace a copy, unroll its recurrent layers, fold its batch norms if `fold`, rewrite and lower it: what quantization starts from.
 
-    Raises `PreconditionError` for a network that is quantized already, or whose time steps lie where the samples should.
+    Raises `PreconditionError` for a network that is quantized already, or whose time steps lie where the samples should, `DataError`
+    for parameters or data that cannot be used.
     """
+    check_inputs(model, data)
     if is_quantized(model):
         raise PreconditionError("the network is quantized already: start from the network as it was before")
     traced = copy.deepcopy(trace(model, data.example())).eval()
@@ -45,6 +60,7 @@ def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fo
     remember_norms_(traced)
     # One weight channel of a transposed convolution in groups has several outputs, so that its scales could not take the norm.
     fold_batchnorm_(traced, keep=() if fold else LAYERS - {*TRANSPOSED})
+    check_finite(traced)
     notes = [note for rewrite in rewrites for note in rewrite(traced, data)]
     lower_(traced)
     return traced, notes

@@ -142,7 +142,7 @@ class Quantizer(nn.Module):
             try:
                 self.stream.update(x.detach())
             except DataError as error:
-                raise DataError(f"{self.layer}: {error}; check the calibration data, or exclude the layer") from None
+                raise DataError(f"{self.layer}: {error}; check the calibration data and the statistics of batch norms, or exclude the layer") from None
             return x
         if not self.calibrated:
             raise PreconditionError(f"{self.layer} was never calibrated: run lilliput.quantize.calibrate(model, data) before using or exporting it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lilliput.core.errors import RecipeError
 from lilliput.quantize.bits import Allocation
 from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.ranges import MinMax, Ranges
@@ -27,3 +28,12 @@ class Scheme:
     bits: Allocation | None = None
     tables: Grid | None = None
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_patterns(self.exclude)
+
+
+def check_patterns(exclude: object) -> None:
+    """Raise `RecipeError` for one string in the place of several patterns, whose letters would be taken for patterns."""
+    if isinstance(exclude, str):
+        raise RecipeError(f"exclude takes a tuple of patterns: ({exclude!r},)")

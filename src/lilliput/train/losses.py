@@ -8,7 +8,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilliput.core.errors import RecipeError
+from lilliput.core.errors import PreconditionError, RecipeError
 
 
 class Loss(Protocol):
@@ -16,6 +16,12 @@ class Loss(Protocol):
 
     def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
         """The scalar."""
+
+
+def _check_one(outputs: object) -> None:
+    if not isinstance(outputs, Tensor):
+        raise PreconditionError(f"the network returns a {type(outputs).__name__}, and this loss takes one tensor: return that alone, "
+                                "or pass fit a loss of your own that picks it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,7 @@ class CrossEntropy:
 
     def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
         """The scalar."""
+        _check_one(outputs)
         if outputs.ndim > 2 and outputs.shape[:-1] == targets.shape:
             outputs, targets = outputs.flatten(0, -2), targets.flatten()
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
@@ -44,4 +51,5 @@ class MeanSquaredError:
 
     def __call__(self, outputs: Tensor, targets: Tensor, /) -> Tensor:
         """The scalar."""
+        _check_one(outputs)
         return F.mse_loss(outputs, targets.to(outputs.dtype))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from lilliput.core.errors import RecipeError
 from lilliput.quantize.grids import Integer
 from lilliput.quantize.low_precision.formats import Format
 from lilliput.quantize.low_precision.rounding import Nearest, Rounding
@@ -53,6 +54,10 @@ class Rounded:
 
     format: Format
     rounding: Rounding = field(default_factory=Nearest)
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.format, "round", None)):
+            raise RecipeError(f"a format of numbers is FixedPoint(integer=2, fraction=14), FP8 or the like, not {self.format!r}")
 
     def __call__(self, x: Tensor) -> Scaled:
         """The scaled values."""

@@ -24,7 +24,7 @@ from lilliput.quantize.low_precision.optimizer import RoundedSGD
 from lilliput.quantize.low_precision.place import emulated, layer_names, original_, weight_names
 from lilliput.quantize.low_precision.range_norm import RangeNorm
 from lilliput.quantize.measure import layer_rows
-from lilliput.quantize.prepare import prepare
+from lilliput.quantize.prepare import check_finite, check_inputs, prepare
 from lilliput.quantize.scheme import Scheme
 from lilliput.train import SGD, Fit, Hook, fit
 
@@ -97,9 +97,11 @@ class LowPrecision:
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """The trained network, after the last epoch."""
         started = time.perf_counter()
+        check_inputs(model, data)
         if is_quantized(model):
             raise PreconditionError("the network is quantized already: start from the network as it was before")
         network = copy.deepcopy(trace(model, data.example()))
+        check_finite(network)
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
         rewritten, notes = emulated(network, self.plan, self.norm)
         scaling: tuple[Hook, ...] = () if self.loss_scale is None else (ScaleLoss(self.loss_scale),)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lilliput.core.errors import RecipeError
-from lilliput.quantize.bits import Uniform
+from lilliput.quantize.bits import Uniform, check_bits
 from lilliput.quantize.levels import Levels, PowerOfTwo
 from lilliput.quantize.posttraining import Rounding, Static
 from lilliput.quantize.rounding.tables import Density, Empirical, LloydMax, NearestExponent
@@ -32,6 +31,7 @@ def kmeans_sharing(*, bits: int = 4, solver: Solver = Lloyd(initial=Linear()), w
     more. Trains by Adam, whose steps do not grow with the members of a centroid; the paper does not say how. `Fit(epochs=0)`
     does not train. Weights that pruning left at zero stay there.
     """
+    check_bits(bits)
     fit = fit or Fit(epochs=3, optimizer=AdamW(lr=1e-3, weight_decay=0.0))
     return Share(method="quantize.kmeans_sharing", codebooks=KMeans(entries=2**bits, solver=solver), weighting=weighting,
                  tune=Tune(fit=fit), exclude=exclude, checkpoint=checkpoint)
@@ -93,8 +93,7 @@ def lloyd_max(*, weights: int = 4, activations: int = 8, density: Density | Empi
     Axes: codebook, density-optimal levels, nearest level, uniform. `density` is that of the weights themselves, or a `Gaussian()`
     or `Laplace()`, whose levels are the same for every layer. Channels share the levels, and each has its own scale.
     """
-    if not 1 <= weights <= 8:
-        raise RecipeError(f"levels are fitted for 1 to 8 bits, not {weights!r}")
+    check_bits(weights, 8)
     steps = 2**weights - 1
     grid = Levels(axis=0, values=tuple((2 * i - steps) / steps for i in range(steps + 1)))
     return _tabulated("quantize.lloyd_max", (grid, LloydMax(density=density)), activations, samples, exclude)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lilliput.quantize.bits import Uniform
+from lilliput.quantize.bits import Uniform, check_bits
 from lilliput.quantize.estimators import LSQ
 from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.levels import AdditivePowersOfTwo, Binary, BitPlanes, PowerOfTwo, Ternary
@@ -264,6 +264,8 @@ def two_stage(*, weights: int = 4, activations: int = 4, fit: Fit | None = None,
     floating point; then activations have twice theirs, and for the last two fifths the final ones; `Guided` all along. Weights
     lie on odd multiples of a step, as in `dorefa`.
     """
+    check_bits(weights)
+    check_bits(activations)
     stages = (Stage(weights=min(2 * weights, 7), activations=None), Stage(start=0.2, weights=weights, activations=None),
               Stage(start=0.4, weights=weights, activations=min(2 * activations, 7)),
               Stage(start=0.6, weights=weights, activations=activations))

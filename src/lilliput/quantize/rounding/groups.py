@@ -41,8 +41,8 @@ class EmbeddingGroups:
     groups: int = 6
 
     def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise RecipeError(f"features are cut into one group or more, not {self.groups}")
+        if not isinstance(self.groups, int) or self.groups < 1:
+            raise RecipeError(f"features are cut into one group or more, not {self.groups!r}")
 
     def __call__(self, quantized: Traced, reference: Traced, data: Any, samples: int) -> list[str]:
         """Change scales in place."""

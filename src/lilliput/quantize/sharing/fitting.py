@@ -97,7 +97,7 @@ class Subvectors:
 
 
 def _check_entries(entries: int) -> None:
-    if not 2 <= entries <= 2**16:
+    if not isinstance(entries, int) or not 2 <= entries <= 2**16:
         raise RecipeError(f"a codebook has 2 to 65536 entries, not {entries!r}")
 
 

@@ -14,6 +14,11 @@ from lilliput.quantize.codebook import Hash, Shared, Stage, rounded
 from lilliput.quantize.sharing.fitting import Weight
 
 
+def _check_compression(compression: object) -> None:
+    if not isinstance(compression, int | float) or not compression >= 1:
+        raise RecipeError(f"compression is the number of weights to a bucket, 1 or more, not {compression!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hashed:
     """`w_i = xi(i) t_h(i)`: `h` chooses one of `n / compression` buckets for `n` weights, and a second hash the sign `xi`.
@@ -26,8 +31,7 @@ class Hashed:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.compression >= 1:
-            raise RecipeError(f"compression is the number of weights to a bucket, 1 or more, not {self.compression!r}")
+        _check_compression(self.compression)
 
     def __call__(self, weight: Weight) -> Shared:
         """One segment."""
@@ -51,8 +55,7 @@ class Frequencies:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.compression >= 1:
-            raise RecipeError(f"compression is the number of weights to a bucket, 1 or more, not {self.compression!r}")
+        _check_compression(self.compression)
         if not (self.alpha > 0 and self.beta > 0):
             raise RecipeError(f"alpha and beta are positive, not {self.alpha!r} and {self.beta!r}")
 

@@ -17,10 +17,11 @@ from lilliput.core.errors import PreconditionError, UnknownNameError
 from lilliput.core.report import Entry, Report, Row, describe
 from lilliput.core.step import Result
 from lilliput.graph.trace import Traced, trace
-from lilliput.quantize.calibrate import is_quantized
+from lilliput.quantize.calibrate import check_samples, is_quantized
 from lilliput.quantize.codebook import Shared, rounded, share_
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.prepare import check_samples
+from lilliput.quantize.prepare import check_finite, check_inputs
+from lilliput.quantize.scheme import check_patterns
 from lilliput.quantize.sharing.fitting import Codebooks, Partition, Scalars, Weight
 from lilliput.quantize.sharing.weighting import Even, Weighting
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
@@ -67,9 +68,11 @@ class Share:
         """The network with shared weights, and rows with each layer's bits, codes and tables over weights."""
         started = time.perf_counter()
         check_samples(self.samples)
+        check_inputs(model, data)
         if is_quantized(model):
             raise PreconditionError("the network is quantized already: share the weights first, then quantize")
         original = copy.deepcopy(trace(model, data.example())).eval()
+        check_finite(original)
         layers, notes = find(original, self.exclude)
         weigher, more = self.weighting(original, data, self.samples)
         small, notes, start = copy.deepcopy(original), notes + more, 0
@@ -115,6 +118,7 @@ def find(traced: Traced, exclude: tuple[str, ...] = ()) -> tuple[dict[str, fx.No
 
     Raises `UnknownNameError` for a pattern that matches nothing, `PreconditionError` where no layer has a stored weight.
     """
+    check_patterns(exclude)
     nodes = [node for node in traced.graph.nodes if node.op == "call_function" and node.target in LAYERS]
     known = [layer_name(node) for node in nodes]
     for pattern in exclude:
