@@ -31,6 +31,9 @@ class BlobSplit:
         for part in order.split(size * world):
             yield self.inputs[part[rank::world]], self.targets[part[rank::world]]
 
+    def head(self, count: int) -> "BlobSplit":
+        return BlobSplit(self.inputs[:count], self.targets[:count])
+
 
 @dataclass(frozen=True)
 class Blobs:

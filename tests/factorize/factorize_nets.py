@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lilliput.data.order import spread
 from lilliput.factorize.layers import find
 from lilliput.graph import trace
 
@@ -24,6 +25,10 @@ class Samples:
 
     def batches(self, size, *, seed=None, epoch=0, rank=0, world=1):
         yield from zip(self.inputs.split(size), self.targets.split(size), strict=True)
+
+    def head(self, count):
+        part = torch.from_numpy(spread(len(self), count))
+        return Samples(self.inputs[part], self.targets[part])
 
 
 class Data:

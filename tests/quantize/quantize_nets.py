@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lilliput.data.order import spread
+
 
 @dataclass(frozen=True)
 class ArraySplit:
@@ -19,6 +21,10 @@ class ArraySplit:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 1000 + epoch))
         for part in order.split(size):
             yield self.inputs[part], self.targets[part]
+
+    def head(self, count):
+        part = torch.from_numpy(spread(len(self), count))
+        return ArraySplit(self.inputs[part], self.targets[part])
 
 
 @dataclass(frozen=True)

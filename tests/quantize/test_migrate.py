@@ -97,7 +97,7 @@ def test_magnitudes_of_features():
     data = arrays(3, 4)
     traced, _ = lowered(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)).eval(), data)
     node = next(n for n in traced.graph.nodes if "relu" in n.name)
-    assert torch.equal(largest(traced, [node], data, 40)[node], data.train.inputs[:40].relu().flatten(0, 1).amax(0))
+    assert torch.equal(largest(traced, [node], data, 40)[node], data.train.head(40).inputs.relu().flatten(0, 1).amax(0))
     with pytest.raises(DataError, match="no samples"):
         largest(traced, [node], arrays(3, 4, samples=0), 40)
 

@@ -137,7 +137,7 @@ def test_evaluation_replaces_weights_and_restores_them(residual):
     assert base != narrow
     assert evaluate({}) == base
     assert all(torch.equal(p, before[name]) for name, p in task.network.named_parameters())
-    x, y = data.train.inputs[:40], data.train.targets[:40]
+    x, y = data.train.head(40).inputs, data.train.head(40).targets
     assert base.loss == pytest.approx(float(nn.functional.cross_entropy(task.network(x), y)), rel=1e-5)
     assert base.accuracy == pytest.approx(100 * float((task.network(x).argmax(1) == y).float().mean()))
 

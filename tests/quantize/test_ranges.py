@@ -1,8 +1,11 @@
 import pytest
 import torch
+from quantize_nets import Arrays, ArraySplit, arrays
+from torch import nn
 
 from lilliput.core.errors import DataError, PreconditionError, RecipeError
-from lilliput.quantize import MSE, Entropy, Integer, MinMax, Percentile
+from lilliput.quantize import MSE, Entropy, Integer, MinMax, Percentile, Quantizer, minmax
+from lilliput.quantize.calibrate import labelled_batches, sample_batches
 from lilliput.quantize.ranges import channel_bounds
 from lilliput.quantize.streams import Extremes, Histogram
 
@@ -122,3 +125,25 @@ def test_bad_settings():
         Percentile(percentile=40)
     with pytest.raises(PreconditionError, match="histogram"):
         MSE()(Extremes(), AFFINE)
+
+
+def test_calibration_draws_from_all_over_a_split_sorted_by_class():
+    # Class k has inputs around k: the first samples would show the ranges of one class.
+    classes = torch.arange(10).repeat_interleave(100)
+    data = Arrays(ArraySplit(classes[:, None].float().expand(-1, 6) + torch.rand(1000, 6), classes))
+    drawn = torch.cat(list(sample_batches(data.train, 64)))
+    assert len(drawn) == 64
+    assert len(drawn[:, 0].floor().unique()) == 10
+    assert torch.equal(drawn, torch.cat(list(sample_batches(data.train, 64))))
+    pairs = list(labelled_batches(data.train, 64))
+    assert torch.equal(torch.cat([inputs for inputs, _ in pairs]), drawn)
+    assert all((inputs[:, 0].floor() == targets).all() for inputs, targets in pairs)
+    torch.manual_seed(0)
+    quantized = minmax(samples=64)(nn.Sequential(nn.Linear(6, 4)).eval(), data).model
+    inputs = next(module for module in quantized.modules() if isinstance(module, Quantizer) and not module.weight)
+    assert 9 < inputs.scale.item() * 255 < 10
+
+
+def test_all_samples_are_drawn_where_there_are_fewer():
+    data = arrays(6, samples=40)
+    assert torch.equal(torch.cat(list(sample_batches(data.train, 512))), data.train.inputs)

@@ -86,8 +86,8 @@ def test_the_table_of_nuclear_norms():
     table = NuclearNorm(samples=8)(task)
     assert table.shape == (len(task.layers), 3)
     with torch.no_grad():
-        head = torch.linalg.svdvals(model(data.train.inputs[:8])[:, None]).sum() / 8  # one row to the sample: its length
-    assert float(head) == pytest.approx(float(model(data.train.inputs[:8]).norm(dim=1).mean()), rel=1e-4)
+        head = torch.linalg.svdvals(model(data.train.head(8).inputs)[:, None]).sum() / 8  # one row to the sample: its length
+    assert float(head) == pytest.approx(float(model(data.train.head(8).inputs).norm(dim=1).mean()), rel=1e-4)
     index = [layer.name for layer in task.layers].index("head")
     np.testing.assert_allclose(table[index], squared(task)[index] * float(head), rtol=1e-4)
     assert _matrices(torch.zeros(2, 3, 4, 5)).shape == (2, 3, 20)

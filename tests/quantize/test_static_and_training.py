@@ -218,6 +218,7 @@ from lilliput.quantize import mse
 class Split:
     def __init__(self, n): self.n = n
     def __len__(self): return self.n
+    def head(self, count): return Split(count)
     def batches(self, size, **_):
         generator = torch.Generator().manual_seed(0)
         for _ in range(self.n // size): yield torch.randn(size, 2, 32, 32, generator=generator), torch.zeros(size).long()

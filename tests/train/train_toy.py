@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lilliput.data.order import spread
+
 
 @dataclass(frozen=True)
 class ToySplit:
@@ -26,6 +28,10 @@ class ToySplit:
         for part in order.split(size * world):
             mine = part[rank::world]
             yield self.inputs[mine], self.targets[mine]
+
+    def head(self, count: int) -> ToySplit:
+        part = torch.from_numpy(spread(len(self), count))
+        return ToySplit(self.inputs[part], self.targets[part], self.augment)
 
 
 @dataclass(frozen=True)

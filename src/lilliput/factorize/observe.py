@@ -58,17 +58,14 @@ def values_and_output(traced: Traced, inputs: Tensor, nodes: Iterable[fx.Node]) 
 
 
 def batches(split: Split, samples: int) -> Iterator[Tensor]:
-    """The first `samples` inputs of a split, in order and not augmented; raises `DataError` where there are none."""
-    left = samples
-    for inputs, _ in split.batches(_BATCH):
-        if left <= 0:
-            return
+    """`samples` inputs from all over a split, not augmented; raises `DataError` where there are none."""
+    if not len(split):
+        raise DataError("the split has no samples to measure on: pass data with some")
+    part = split.head(samples) if samples < len(split) else split
+    for inputs, _ in part.batches(_BATCH):
         if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
             raise DataError("a sample to measure on holds NaN or infinity: clean the data first")
-        yield inputs[:left]
-        left -= len(inputs)
-    if left == samples:
-        raise DataError("the split has no samples to measure on: pass data with some")
+        yield inputs
 
 
 def needs_data(method: str, data: Dataset | None) -> Dataset:

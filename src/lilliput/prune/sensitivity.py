@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -20,10 +19,10 @@ from lilliput.train import Dataset, evaluating
 def sensitivity(plan: Plan, keep: Sequence[Keep], traced: Traced, data: Dataset, *, batches: int = 2) -> list[float]:
     """Rise of the mean validation loss when only one group loses what `keep` removes from it, per group.
 
-    Cross entropy in nats for data with classes, squared error otherwise; on `batches` batches of 128 samples, without
+    Cross entropy in nats for data with classes, squared error otherwise; on `batches` batches of 128 samples from all over the split, without
     recovery. Removed channels are silenced, so nothing is traced anew.
     """
-    samples = list(islice(data.val.batches(128), batches))
+    samples = list(data.val.head(batches * 128).batches(128))
     model = copy.deepcopy(traced)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from lilliput.core.errors import PreconditionError
 from lilliput.core.report import Entry, Report, Row
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import check_calibrated, constants, quantizers, sample_batches
+from lilliput.quantize.calibrate import check_calibrated, constants, labelled_batches, quantizers, sample_batches
 from lilliput.quantize.measure import layer_rows
 from lilliput.quantize.operators import LAYERS
 from lilliput.quantize.place import quantizer_of
@@ -50,7 +50,7 @@ def explain(model: nn.Module, quantized: Traced, data: Any, *, samples: int = 51
         raise PreconditionError("the network holds no quantizers: pass the simulated one that a quantize step returned, not an exported or loaded one")
     check_calibrated(quantized)
     classes = bool(data.num_classes)
-    batches = list(_batches(data.val, samples))
+    batches = list(labelled_batches(data.val, samples, 128))
     layers = tuple(dict.fromkeys(_owner(q) for q in found))
     with evaluating(model), evaluating(quantized):
         wanted = [model(inputs.to(device_of(model))) for inputs, _ in batches]
@@ -78,15 +78,6 @@ def explain(model: nn.Module, quantized: Traced, data: Any, *, samples: int = 51
 def _owner(quantizer: Quantizer) -> str:
     """The layer that a quantizer is counted to: a narrowed input belongs to its reader."""
     return quantizer.layer.removesuffix(".input")
-
-
-def _batches(split: Any, samples: int) -> Iterator[tuple[Tensor, Tensor]]:
-    seen = 0
-    for inputs, targets in split.batches(min(samples, 128)):
-        yield inputs[: samples - seen], targets[: samples - seen]
-        seen += len(inputs)
-        if seen >= samples:
-            return
 
 
 def _accuracy(outputs: Sequence[Tensor], batches: Sequence[tuple[Tensor, Tensor]]) -> float:

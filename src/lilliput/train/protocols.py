@@ -22,6 +22,10 @@ class Split(Protocol):
         """Batches of inputs (N, ...) and targets, N at most `size`."""
         ...
 
+    def head(self, count: int) -> Split:
+        """A copy of at most `count` samples from all over the split, always the same."""
+        ...
+
 
 class Dataset(Protocol):
     """Training and validation splits; `num_classes` is zero where targets are values, not classes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from itertools import islice
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +18,7 @@ _MEAN, _VAR, _TRAINING, _MOMENTUM = 3, 4, 5, 6
 def recalibrate_batchnorm(model: nn.Module, split: Split, *, batches: int = 32, batch_size: int = 128) -> nn.Module:
     """A copy of `model` whose batch norms hold the mean, over `batches` batches, of the batch's mean and variance.
 
-    Batches come in the split's order and not augmented; dropout stays off. A model without batch norm comes back
+    Batches come from all over the split, in order and not augmented; dropout stays off. A model without batch norm comes back
     as a plain copy. Raises `PreconditionError` when there is no batch of at least two samples.
     """
     model = copy.deepcopy(model)
@@ -36,7 +35,8 @@ def _accumulate(model: nn.Module, split: Split, statistics: list[Tensor], batche
     sums = [torch.zeros_like(value) for value in statistics]
     seen, device = 0, device_of(model)
     with torch.no_grad():
-        for inputs, _ in islice(split.batches(batch_size), batches):
+        part = split.head(batches * batch_size) if batches * batch_size < len(split) else split
+        for inputs, _ in part.batches(batch_size):
             if len(inputs) < 2:
                 continue
             for value in statistics:

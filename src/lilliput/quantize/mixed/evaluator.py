@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lilliput.core.errors import DataError
+from lilliput.quantize.calibrate import labelled_batches
 from lilliput.train.evaluate import device_of
 from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError
 
@@ -27,15 +28,9 @@ class Score(NamedTuple):
 
 def batches_of(split: Any, samples: int, *, size: int = _BATCH,
                device: torch.device | None = None) -> list[tuple[Tensor, Tensor]]:
-    """The first `samples` samples of a split, in order, on `device`; raises `DataError` where there are none."""
-    out: list[tuple[Tensor, Tensor]] = []
-    seen = 0
-    for inputs, targets in split.batches(min(size, samples)):
-        out.append((inputs[: samples - seen].to(device), targets[: samples - seen].to(device)))
-        seen += len(inputs)
-        if seen >= samples:
-            break
-    if not seen:
+    """`samples` samples from all over a split, on `device`; raises `DataError` where there are none."""
+    out = [(inputs.to(device), targets.to(device)) for inputs, targets in labelled_batches(split, samples, size)]
+    if not any(len(inputs) for inputs, _ in out):
         raise DataError("the split to choose bits on is empty: pass data with samples")
     return out
 

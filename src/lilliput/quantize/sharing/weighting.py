@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import sample_batches
+from lilliput.quantize.calibrate import labelled_batches, sample_batches
 from lilliput.quantize.products import is_supported
 from lilliput.quantize.rounding.hessian import Moments
 from lilliput.quantize.rounding.walk import Walk, calibration_batches
@@ -126,7 +126,7 @@ class Fisher:
         squares = {name: torch.zeros_like(p) for name, p in names.items()}
         seen = 0
         inputs = [batch[i: i + 1] for batch in sample_batches(data.train, samples) for i in range(len(batch))]
-        labels = _labels(data.train, len(inputs))
+        labels = _labels(data.train, samples)
         for x, y in zip(inputs, labels, strict=True):
             outputs = traced(x)
             loss = F.cross_entropy(outputs, y) if data.num_classes else F.mse_loss(outputs, y.to(outputs.dtype))
@@ -139,12 +139,7 @@ class Fisher:
 
 
 def _labels(split: Any, count: int) -> Sequence[Tensor]:
-    found: list[Tensor] = []
-    for _, targets in split.batches(32):
-        found += [targets[i: i + 1] for i in range(len(targets))]
-        if len(found) >= count:
-            break
-    return found[:count]
+    return [targets[i: i + 1] for _, targets in labelled_batches(split, count) for i in range(len(targets))]
 
 
 class _Fisher:
