@@ -223,6 +223,59 @@ def bench(
              "ratio interval": f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"} for row in rows])
 
 
+@app.command(epilog="Examples: lilliput deploy model.onnx --target cortex-m4 --ram 128K --flash 512K -o firmware · "
+                    "lilliput deploy model.onnx --run inputs.npz · lilliput deploy model.tflite --target host")
+@_guarded
+def deploy(
+    model: Annotated[Path, typer.Argument(help="A full-integer model: QDQ ONNX, or LiteRT (.tflite).")],
+    target: Annotated[str, typer.Option(help="cortex-m0, m3, m4, m7, m33, m55 (each after cortex-), riscv32 or host.")] = "cortex-m4",
+    ram: Annotated[str | None, typer.Option(help="Limit of working memory: 128K. K is 1,024 bytes here.")] = None,
+    flash: Annotated[str | None, typer.Option(help="Limit of code and constants: 512K.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the project.")] = Path("firmware"),
+    run: Annotated[Path | None, typer.Option(help="inputs.npz: build, run under emulation, compare, count.")] = None,
+    name: Annotated[str, typer.Option(help="Prefix of the C names.")] = "model",
+    rounding: Annotated[str, typer.Option(help="double, as TensorFlow Lite Micro rounds, or single, nearer the simulation.")] = "double",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write C code for a microcontroller: no heap, no dependency, exactly the simulated integers.
+
+    With --run the exit code is 1 if the emulated processor gives other codes than the integer reference.
+    """
+    from lilliput.deploy import c
+
+    if rounding not in ("double", "single"):
+        raise LilliputError(f"--rounding is double or single, not {rounding!r}")
+    limits = c.Limits(ram=_bytes(ram), flash=_bytes(flash))
+    project = c.to_c(model, out, target=target, limits=limits, name=name, rounding=c.SingleRounding() if rounding == "single" else c.DoubleRounding())
+    trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
+    figures = {"target": target, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
+               "macs": project.plan.program.macs}
+    if trial:
+        figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
+    if as_json:
+        typer.echo(json.dumps({"folder": str(project.folder), "files": project.files, **figures, "steps": project.rows()}))
+    else:
+        _table(project.rows())
+        for key, value in figures.items():
+            typer.echo(f"{key:<12} {value if isinstance(value, str) else 'not known: no compiler' if value is None else format(value, ',')}")
+        typer.echo(f"{project.folder}: {', '.join(project.files)}")
+    if trial and trial.wrong:
+        typer.secho(f"{trial.wrong} codes differ from the integer reference: this is a defect, please report it with the model", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def _bytes(text: str | None) -> int | None:
+    """Bytes of `128K`, `1M` or `4096`."""
+    if text is None:
+        return None
+    number, unit = text.strip().upper().removesuffix("B"), 1
+    if number[-1:] in ("K", "M"):
+        number, unit = number[:-1], {"K": 1024, "M": 1024**2}[number[-1]]
+    if not number.isdecimal() or int(number) > 2**32:
+        raise LilliputError(f"cannot read {text!r} as bytes; write 128K, 1M or 131072")
+    return int(number) * unit
+
+
 @app.command(epilog="Example: lilliput report runs/fashion-half --open")
 @_guarded
 def report(

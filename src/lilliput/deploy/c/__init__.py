@@ -3,5 +3,6 @@
 from lilliput.deploy.c.arithmetic import DoubleRounding, SingleRounding
 from lilliput.deploy.c.lowering import lower
 from lilliput.deploy.c.program import Program
+from lilliput.deploy.c.project import Limits, Project, read_samples, run, to_c
 
-__all__ = ["DoubleRounding", "Program", "SingleRounding", "lower"]
+__all__ = ["DoubleRounding", "Limits", "Program", "Project", "SingleRounding", "lower", "read_samples", "run", "to_c"]

@@ -169,6 +169,14 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     return [*texts, *headers, *kernels]
 
 
+def constant_bytes(plan: Plan) -> int:
+    """Bytes of the arrays in flash, before anything is written; structures and code left out."""
+    source = _Source(plan)
+    for i, step in enumerate(plan.program.steps):
+        source.step(i, step)
+    return source.flash
+
+
 def _headers(sources: Iterable[Path], target: Target | None) -> list[str]:
     """The project's own headers that sources include, and those that these include."""
     found: list[str] = []

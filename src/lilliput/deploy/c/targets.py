@@ -33,6 +33,7 @@ class Target:
     board: Board | None
     variants: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    pixels_at_once: int = 1
 
 
 _MEGABYTE = 1 << 20
