@@ -113,7 +113,8 @@ class Builder:
             raise self.corrupt(f"has an activation with {q.scales.size} scales and zero point {q.zeros[0]}")
         return q
 
-    def _grid_inputs(self, tensor: Tensor) -> list[str]:
+    def grid_inputs(self, tensor: Tensor) -> list[str]:
+        """Values that hold its scale and zero point, as QuantizeLinear and DequantizeLinear read them."""
         q = self.grid(tensor)
         return [self.constant(q.scales.reshape(()), "scale"), self.constant(q.zeros.astype(np.int8).reshape(()), "zero_point")]
 
@@ -137,7 +138,7 @@ class Builder:
         key = (tensor.index, first)
         if key not in self._real_of:
             codes = self.codes(tensor, first)
-            self._real_of[key] = self.node("DequantizeLinear", [codes, *self._grid_inputs(tensor)], ".real")
+            self._real_of[key] = self.node("DequantizeLinear", [codes, *self.grid_inputs(tensor)], ".real")
         return self._real_of[key]
 
     def has_first(self, tensor: Tensor) -> bool:
@@ -146,7 +147,7 @@ class Builder:
 
     def give(self, tensor: Tensor, value: str, first: bool = False) -> None:
         """Quantize real values as the tensor."""
-        self.keep(tensor, self.node("QuantizeLinear", [value, *self._grid_inputs(tensor)], ".codes"), first)
+        self.keep(tensor, self.node("QuantizeLinear", [value, *self.grid_inputs(tensor)], ".codes"), first)
 
     def keep(self, tensor: Tensor, codes: str, first: bool = False) -> None:
         """Codes are those of the tensor; `CorruptFileError` where it has some already, or is a constant."""

@@ -106,7 +106,8 @@ def _checked(b: Builder, inputs: list[onnx.ValueInfoProto], outputs: list[tuple[
     """The model, once ONNX has found the shapes in it that the file records."""
     infos = []
     for name, tensor in outputs:
-        b.nodes.append(helper.make_node("Identity", [b.codes(tensor)], [name], name=name))
+        # A pair that changes nothing, so that the grid of an output stands beside it whatever computes it.
+        b.nodes.append(helper.make_node("QuantizeLinear", [b.real(tensor), *b.grid_inputs(tensor)], [name], name=name))
         infos.append(helper.make_tensor_value_info(name, TensorProto.INT8, tensor.shape))
     graph = helper.make_graph(b.nodes, "network", inputs, infos, list(b.initializers.values()))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="lilliput")

@@ -37,6 +37,7 @@ def _pads(padding: Padding, size: tuple[int, ...], kernel: tuple[int, ...], stri
 
 def _weights(b: Builder, tensor: Tensor, order: tuple[int, ...], rank: int = 4) -> tuple[Array, str]:
     """Codes of constant weights with their axes in `order`, and the value that holds their real values."""
+    assert b.operator is not None
     q = tensor.quantization
     if tensor.kind != "int8" or q is None:
         raise b.refused(f"has weights of type {tensor.kind}{'' if tensor.kind != 'int8' else ' without a scale'}")
@@ -45,7 +46,7 @@ def _weights(b: Builder, tensor: Tensor, order: tuple[int, ...], rank: int = 4) 
     if len(tensor.shape) != rank or 0 in tensor.shape or np.abs(q.zeros).max() > 128:
         raise b.corrupt(f"has weights of shape {tensor.shape}")
     codes = tensor.array.transpose(order)
-    parts = [b.constant(codes, "weights"), *(b.constant(a if a.size > 1 else a.reshape(()), name)
+    parts = [b.constant(codes, f"{b.operator.kind}_{b.operator.index}.weight"), *(b.constant(a if a.size > 1 else a.reshape(()), name)
                                              for a, name in ((q.scales, "scale"), (q.zeros.astype(np.int8), "zero_point")))]
     axis = {"axis": order.index(q.axis)} if q.scales.size > 1 else {}
     return codes, b.node("DequantizeLinear", parts, ".weights", axis)
@@ -128,15 +129,10 @@ def fully_connected(b: Builder) -> None:
     source = b.real(x)
     if x.shape != rows:
         flat = b.node("Reshape", [b.codes(x), b.constant(np.array(rows, np.int64), "shape")], ".flat")
-        q = b.grid(x)
-        source = b.node("DequantizeLinear", [flat, b.constant(q.scales.reshape(()), "scale"),
-                                             b.constant(q.zeros.astype(np.int8).reshape(()), "zero_point")], ".real")
+        source = b.node("DequantizeLinear", [flat, *b.grid_inputs(x)], ".real")
     found = b.limited(b.node("Gemm", [source, weights, *_bias(b, 2, x, w, filters)], attributes={"transB": 1}), o.activation, out)
     if out.shape != (rows[0], filters):
-        # The result's own shape: nothing but a reshape of real values, which becomes a view.
-        q = b.grid(out)
-        flat = b.node("QuantizeLinear", [found, b.constant(q.scales.reshape(()), "scale"), b.constant(q.zeros.astype(np.int8).reshape(()), "zero_point")],
-                      ".codes")
+        flat = b.node("QuantizeLinear", [found, *b.grid_inputs(out)], ".codes")
         b.keep(out, b.node("Reshape", [flat, b.constant(np.array(out.shape, np.int64), "shape")], ".shaped"))
     else:
         b.give(out, found)

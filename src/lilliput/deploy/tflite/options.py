@@ -159,6 +159,13 @@ class StridedSliceOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitOptions(Options):
+    """Of SPLIT."""
+
+    parts: Annotated[int, 0, "i"] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResizeNearestNeighborOptions(Options):
     """Of RESIZE_NEAREST_NEIGHBOR."""
 
@@ -179,6 +186,6 @@ OPTIONS: dict[str, tuple[int, type[Options]]] = {
     "CONV_2D": (1, Conv2DOptions), "DEPTHWISE_CONV_2D": (2, DepthwiseConv2DOptions), "AVERAGE_POOL_2D": (5, Pool2DOptions),
     "MAX_POOL_2D": (5, Pool2DOptions), "FULLY_CONNECTED": (8, FullyConnectedOptions), "SOFTMAX": (9, SoftmaxOptions),
     "CONCATENATION": (10, ConcatenationOptions), "ADD": (11, ArithmeticOptions), "MUL": (21, ArithmeticOptions), "MEAN": (27, ReducerOptions),
-    "SUB": (28, ArithmeticOptions), "STRIDED_SLICE": (32, StridedSliceOptions), "TRANSPOSE_CONV": (49, TransposeConvOptions),
+    "SUB": (28, ArithmeticOptions), "STRIDED_SLICE": (32, StridedSliceOptions), "SPLIT": (35, SplitOptions), "TRANSPOSE_CONV": (49, TransposeConvOptions),
     "RESIZE_NEAREST_NEIGHBOR": (74, ResizeNearestNeighborOptions), "LEAKY_RELU": (75, LeakyReluOptions), "BATCH_MATMUL": (101, BatchMatMulOptions),
     "GELU": (116, GeluOptions)}

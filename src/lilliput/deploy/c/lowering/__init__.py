@@ -14,10 +14,11 @@ from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.lowering import elementwise, views
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, load, shape_of
+from lilliput.deploy.c.lowering.graph import constant, describe, label, load, shape_of
 from lilliput.deploy.c.lowering.layout import Placed, in_order
 from lilliput.deploy.c.lowering.rules import RULES
 from lilliput.deploy.c.program import Port, Program
+from lilliput.deploy.tflite.convert import ARITHMETIC, MICRO
 
 __all__ = ["lower"]
 Array = NDArray[Any]
@@ -28,11 +29,14 @@ _EXACT = frozenset({"MaxPool", "Pad", "Concat", "Relu", "Clip"})
 def lower(source: str | PathLike[str] | onnx.ModelProto, *, rounding: Rounding | None = None) -> Program:
     """The program of a QDQ model of this project or another tool: int8 in and out, channels last, a batch of one.
 
+    `source` is an ONNX or a LiteRT file, whichever it is by its content, or a model. Programs from LiteRT files give the codes of
+    TensorFlow Lite Micro.
+
     Raises `PreconditionError` naming the operator, its place and the remedy for what generated code has not, and for every float that is
     left; `CorruptFileError` for damaged files.
     """
     model = load(source)
-    context = Context(rounding=rounding or DoubleRounding())
+    context = Context(rounding=rounding or DoubleRounding(), micro=model.metadata_props.get(ARITHMETIC) == MICRO)
     inputs = [value for value in model.graph.inputs if value not in model.graph.initializers.values()]
     ports: dict[ir.Value, Placed] = {}
     for value in inputs:
@@ -116,14 +120,14 @@ def _quantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) ->
     grid = Grid.of(node)
     inner, limited = elementwise.clamps(context, value, grid)
     if inner in context.placed and inner is not value:
-        elementwise.rescale(context, context.placed[inner], target, limited, describe(node))
+        elementwise.rescale(context, context.placed[inner], target, limited, label(node))
     elif value in context.placed:
-        elementwise.rescale(context, context.placed[value], target, grid, describe(node))
+        elementwise.rescale(context, context.placed[value], target, grid, label(node))
     elif inner.producer() is None:
         context.origins.add(target)
         context.placed[target] = _input(context, inner, grid, ports)
         if limited != grid or not grid.same(context.placed[target].buffer):
-            elementwise.rescale(context, context.placed[target], target, limited, describe(node))
+            elementwise.rescale(context, context.placed[target], target, limited, label(node))
     else:
         _compute(context, inner, target, limited)
 
@@ -131,7 +135,8 @@ def _quantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) ->
 def _compute(context: Context, value: ir.Value, target: ir.Value, grid: Grid) -> None:
     node = value.producer()
     assert node is not None
-    found = elementwise.function(context, value)
+    # TensorFlow Lite Micro has no tables for sums and products with a constant.
+    found = elementwise.function(context, value) if not (context.micro and node.op_type in RULES) else None
     if found is not None:
         elementwise.table(context, value, target, grid, found)
         return
@@ -173,6 +178,6 @@ def _exact(context: Context, node: ir.Node) -> None:
     grid = Grid(scale=first.buffer.scale, zero=first.buffer.zero)
     if node.op_type in ("Relu", "Clip"):
         inner, limited = elementwise.clamps(context, value, grid)
-        elementwise.rescale(context, context.placed[inner], value, limited, describe(node))
+        elementwise.rescale(context, context.placed[inner], value, limited, label(node))
     else:
         RULES[node.op_type](context, node, value, value, grid)

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lilliput.core.errors import PreconditionError
+from lilliput.deploy.c.lowering import micro
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, shape_of
+from lilliput.deploy.c.lowering.graph import constant, describe, label, shape_of
 from lilliput.deploy.c.lowering.layout import Placed, copies
 from lilliput.deploy.c.operators import Add, Buffer, Move, Multiply, Table, rescaling
 from lilliput.deploy.c.operators.base import HIGH, LOW, clip
@@ -119,11 +120,13 @@ def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found
     """Any function of one tensor: `round(f((q - z) s) / s_out) + z_out`, ties away from zero, for all 256 codes."""
     tensor, apply = found
     node = value.producer()
-    layer = describe(node) if node is not None else str(value.name)
+    layer = label(node) if node is not None else str(value.name)
     with np.errstate(all="ignore"):
         real = apply((np.arange(LOW, HIGH + 1) - tensor.buffer.zero) * tensor.buffer.scale) / grid.scale
     real = np.clip(np.nan_to_num(real, nan=0.0, posinf=1e6, neginf=-1e6), -1e6, 1e6)
     codes = clip(np.sign(real) * np.floor(np.abs(real) + 0.5) + grid.zero, grid.low, grid.high).astype(np.int8)
+    own = micro.codes(context, value, tensor.buffer, grid) if context.micro else None
+    codes = codes if own is None else own.astype(np.int8)
     buffer, positions = tensor.buffer, tensor.positions
     if positions.size == buffer.size and np.unique(positions).size == buffer.size:
         out = context.buffer(value.name, buffer.shape, grid)
@@ -134,8 +137,8 @@ def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found
     context.emit(step, target, np.arange(positions.size).reshape(positions.shape))
 
 
-def _operand(context: Context, value: ir.Value | None, node: ir.Node) -> Placed | Array:
-    """A placed tensor, or real values of a constant."""
+def _operand(context: Context, value: ir.Value | None, node: ir.Node) -> Placed | tuple[Array, Grid]:
+    """A placed tensor, or codes of a constant: its own where it has 8 bits, else on the grid that its largest value asks for."""
     if value is not None and value in context.placed:
         return context.placed[value]
     found, source = constant(value), value.producer() if value is not None else None
@@ -144,19 +147,27 @@ def _operand(context: Context, value: ir.Value | None, node: ir.Node) -> Placed 
         zero = constant(source.inputs[2]) if len(source.inputs) > 2 else np.zeros((), np.int8)
         assert codes is not None
         if scale is not None and zero is not None and scale.size == 1:
+            if codes.dtype in (np.int8, np.uint8):
+                down = 128 if codes.dtype == np.uint8 else 0
+                return codes.astype(np.int64) - down, Grid(scale=float(scale.reshape(-1)[0]), zero=int(zero.reshape(-1)[0]) - down)
             found = (codes.astype(np.float64) - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0])
-    return context.known(value, node) if found is None else found.astype(np.float64)
+    if found is None:
+        return context.known(value, node)
+    peak = float(np.abs(found).max(initial=0.0)) or 1.0
+    grid = Grid(scale=float(np.float32(peak / HIGH)), zero=0)
+    return np.clip(np.rint(found.astype(np.float64) / grid.scale), -HIGH, HIGH).astype(np.int64), grid
 
 
 def binary(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
-    """Add, Sub and Mul of two tensors, the smaller repeated; a constant one lies in flash on a grid of its own."""
+    """Add, Sub and Mul of two tensors, the smaller repeated; a constant one lies in flash."""
     operands, shape = [_operand(context, v, node) for v in node.inputs[:2]], shape_of(value)
     if node.op_type != "Sub" and _elements(operands[0]) < _elements(operands[1]):
         operands.reverse()
     a, b = operands
+    if not isinstance(a, Placed) and isinstance(b, Placed):
+        a = context.constant(f"{value.name}.constant", np.broadcast_to(a[0], shape), a[1], b.order if len(b.shape) == len(shape) else tuple(range(len(shape))))
     if not isinstance(a, Placed) or a.positions.size != int(np.prod(shape)):
-        raise PreconditionError(f"{describe(node)} repeats its first operand, or takes it from a constant; exchange the operands, or expand the "
-                                f"first ahead")
+        raise PreconditionError(f"{describe(node)} repeats its first operand, or has constants only; exchange the operands, or expand the first ahead")
     context.free.discard(a.buffer)
     flat = a.positions.reshape(-1)
     order = np.argsort(flat, kind="stable")
@@ -164,20 +175,18 @@ def binary(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, g
     if isinstance(b, Placed):
         second = _repeated(context, b, np.broadcast_to(b.positions, shape).reshape(-1)[order])
     else:
-        peak = float(np.abs(b).max(initial=0.0)) or 1.0
-        own = Grid(scale=float(np.float32(peak / HIGH)), zero=0)
-        codes = np.clip(np.rint(np.broadcast_to(b, shape).reshape(-1)[order] / own.scale), -HIGH, HIGH).astype(np.int8)
-        second = context.constant(f"{value.name}.constant", _period(codes), own, (0,)).buffer
+        codes = np.broadcast_to(b[0], shape).reshape(-1)[order]
+        second = context.constant(f"{value.name}.constant", _period(codes), b[1], (0,)).buffer
     out = context.buffer(value.name, first.shape, grid)
     kind = {"Add": Add, "Sub": Add, "Mul": Multiply}[node.op_type]
     extra = {"sign": -1} if node.op_type == "Sub" else {}
-    step = kind(inputs=(first, second), output=out, layer=describe(node), low=grid.low, high=grid.high, **extra)
+    step = kind(inputs=(first, second), output=out, layer=label(node), low=grid.low, high=grid.high, **extra)
     positions = np.empty(out.size, np.int64)
     positions[order] = np.arange(out.size)
     context.emit(step, target, positions.reshape(shape))
 
 
-def _elements(operand: Placed | Array) -> int:
+def _elements(operand: Placed | tuple[Array, Grid]) -> int:
     return operand.positions.size if isinstance(operand, Placed) else -1
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
+from lilliput.deploy import tflite
 from lilliput.deploy.c.lowering.patterns import simplify
-from lilliput.deploy.onnx import read
 
 Array = NDArray[Any]
 # A constant this large is no shape computation.
@@ -28,7 +28,7 @@ def load(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
     Raises `CorruptFileError` for files that are damaged, `PreconditionError` for shapes that are not fixed, and for
     operators of other domains, functions and subgraphs.
     """
-    proto = source if isinstance(source, onnx.ModelProto) else read(source)
+    proto = source if isinstance(source, onnx.ModelProto) else tflite.read(source)
     proto = _fixed(proto)
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
@@ -131,6 +131,18 @@ def describe(node: ir.Node) -> str:
     before = next((value.producer() for value in node.inputs if value is not None and value.producer() is not None), None)
     after = f" after {before.name or before.op_type}" if before is not None else ""
     return f"{node.op_type} {node.name or (node.outputs[0].name if node.outputs else '')}{after}"
+
+
+def label(node: ir.Node) -> str:
+    """The layer for tables: what its weights are called, less what exporters add to that."""
+    for value in node.inputs[1:2]:
+        source = value.producer() if value is not None else None
+        while source is not None and source.op_type in ("Transpose", "Reshape") and source.inputs[0] is not None:
+            source = source.inputs[0].producer()
+        codes = source.inputs[0] if source is not None and source.op_type == "DequantizeLinear" else None
+        if codes is not None and constant(codes) is not None and codes.name:
+            return f"{node.op_type} {codes.name.removesuffix('.transposed').removesuffix('.codes').removesuffix('.weight')}"
+    return f"{node.op_type} {node.name or node.outputs[0].name}"
 
 
 def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, ints, number, shape_of, text
+from lilliput.deploy.c.lowering.graph import constant, describe, ints, label, number, shape_of, text
 from lilliput.deploy.c.lowering.layout import Placed, channels_last, in_order, strides_of
 from lilliput.deploy.c.operators import Convolution, MatMul, TransposedConvolution, Window
 
@@ -135,7 +135,7 @@ def convolution(context: Context, node: ir.Node, value: ir.Value, grid: Grid) ->
     shape = shape_of(value)
     rows, columns = window.size(*image[:2])
     out = context.buffer(value.name, (rows, columns, filters), grid)
-    step = Convolution(inputs=(buffer,), output=out, layer=describe(node), weights=codes, bias=bias, factors=scales / grid.scale, image=image,
+    step = Convolution(inputs=(buffer,), output=out, layer=label(node), weights=codes, bias=bias, factors=scales / grid.scale, image=image,
                        window=window, groups=number(node, "group", 1), low=grid.low, high=grid.high)
     context.emit(step, value, in_order(shape, channels_last(len(shape))))
 
@@ -158,7 +158,7 @@ def transposed(context: Context, node: ir.Node, value: ir.Value, grid: Grid) -> 
     bias = _bias(node.inputs[2] if len(node.inputs) > 2 else None, node, scales, filters)
     _range(node, codes, bias)
     out = context.buffer(value.name, (shape[2] if rank == 2 else 1, shape[-1], filters), grid)
-    step = TransposedConvolution(inputs=(buffer,), output=out, layer=describe(node), weights=codes, bias=bias, factors=scales / grid.scale,
+    step = TransposedConvolution(inputs=(buffer,), output=out, layer=label(node), weights=codes, bias=bias, factors=scales / grid.scale,
                                  image=image, window=window, low=grid.low, high=grid.high)
     context.emit(step, value, in_order(shape, channels_last(len(shape))))
 
@@ -185,12 +185,13 @@ def linear(context: Context, node: ir.Node, value: ir.Value, grid: Grid, bias: i
         buffer, codes = tensor.buffer, codes[np.argsort(columns)]
     else:
         buffer = context.dense(tensor, positions)
-    scales = np.broadcast_to(buffer.scale * w.scales, (filters,))
+    scales = np.broadcast_to(context.product(buffer.scale, w.scales) if w.axis is None else buffer.scale * w.scales, (filters,))
     offset = _bias(bias, node, scales, filters)
     _range(node, codes.T, offset)
     shape = shape_of(value)
-    out = context.buffer(value.name, shape[1:] or (filters,), grid)
-    step = Convolution(inputs=(buffer,), output=out, layer=describe(node), weights=np.ascontiguousarray(codes.T)[:, None, None, :], bias=offset,
+    # Rows may stand where others have the batch of one.
+    out = context.buffer(value.name, (shape[1:] if shape[0] == 1 else shape) or (filters,), grid)
+    step = Convolution(inputs=(buffer,), output=out, layer=label(node), weights=np.ascontiguousarray(codes.T)[:, None, None, :], bias=offset,
                        factors=scales / grid.scale, image=(1, len(positions), inner), low=grid.low, high=grid.high)
     context.emit(step, value, in_order(shape, tuple(range(len(shape)))))
 
@@ -213,6 +214,7 @@ def matmul(context: Context, node: ir.Node, value: ir.Value, grid: Grid) -> None
     batch, (rows, inner), columns = int(np.prod(shape[:-2], dtype=np.int64)), tensors[0].shape[-2:], tensors[1].shape[-1]
     # Rows first, then the batch: where heads are joined afterwards, they lie side by side already.
     out = context.buffer(value.name, (rows, batch, columns), grid)
-    step = MatMul(inputs=(a, b), output=out, layer=describe(node), shape=(batch, rows, inner, columns), strides_a=strides_a, strides_b=strides_b,  # type: ignore[arg-type]
-                  offsets=(offset_a, offset_b), low=grid.low, high=grid.high)
+    step = MatMul(inputs=(a, b), output=out, layer=label(node), shape=(batch, rows, inner, columns), strides_a=strides_a, strides_b=strides_b,  # type: ignore[arg-type]
+                  offsets=(offset_a, offset_b), low=grid.low, high=grid.high,
+                  factor=float(context.product(a.scale, b.scale)) / grid.scale if context.micro else None)
     context.emit(step, value, in_order((batch, rows, columns), (1, 0, 2)).reshape(shape))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering import elementwise, linear, views
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, ints, number, shape_of
+from lilliput.deploy.c.lowering.graph import constant, describe, ints, label, number, shape_of
 from lilliput.deploy.c.lowering.layout import channels_last, in_order
 from lilliput.deploy.c.operators import AveragePool, MaxPool, Normalisation, Softmax, Window
 from lilliput.deploy.c.operators.softmax import SCALE, ZERO
@@ -63,13 +63,13 @@ def _max_pool(context: Context, node: ir.Node, value: ir.Value, target: ir.Value
     shape, own = shape_of(value), Grid(scale=buffer.scale, zero=buffer.zero)
     same = grid.same(buffer)
     out = context.buffer(value.name, (*window.size(*image[:2]), image[2]), own)
-    step = MaxPool(inputs=(buffer,), output=out, layer=describe(node), image=image, window=window, low=grid.low if same else -128,
+    step = MaxPool(inputs=(buffer,), output=out, layer=label(node), image=image, window=window, low=grid.low if same else -128,
                    high=grid.high if same else 127)
     context.emit(step, value, in_order(shape, channels_last(len(shape))))
     if same:
         context.placed[target] = context.placed[value]
     else:
-        elementwise.rescale(context, context.placed[value], target, grid, describe(node))
+        elementwise.rescale(context, context.placed[value], target, grid, label(node))
 
 
 def _average_pool(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
@@ -81,7 +81,7 @@ def _average_pool(context: Context, node: ir.Node, value: ir.Value, target: ir.V
     shape = shape_of(value)
     out = context.buffer(value.name, (*window.size(*image[:2]), image[2]), grid)
     whole = bool(number(node, "count_include_pad", 0)) and any(window.pads)
-    step = AveragePool(inputs=(buffer,), output=out, layer=describe(node), image=image, window=window, low=grid.low, high=grid.high, whole=whole)
+    step = AveragePool(inputs=(buffer,), output=out, layer=label(node), image=image, window=window, low=grid.low, high=grid.high, whole=whole)
     context.emit(step, target, in_order(shape, channels_last(len(shape))))
 
 
@@ -102,8 +102,8 @@ def _mean(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, gr
     count, rest = int(np.prod([tensor.shape[k] for k in axes])), [tensor.shape[k] for k in order]
     buffer = context.dense(tensor, positions)
     out = context.buffer(value.name, rest or (1,), grid)
-    step = AveragePool(inputs=(buffer,), output=out, layer=describe(node), image=(count, 1, int(np.prod(rest))), window=Window(kernel=(count, 1)),
-                       low=grid.low, high=grid.high)
+    step = AveragePool(inputs=(buffer,), output=out, layer=label(node), image=(count, 1, int(np.prod(rest))), window=Window(kernel=(count, 1)),
+                       low=grid.low, high=grid.high, truncated=context.micro)
     shape = shape_of(value)
     place = np.arange(out.size).reshape(rest).transpose(np.argsort(order)) if rest else np.zeros((), np.int64)
     context.emit(step, target, place.reshape(shape))
@@ -115,9 +115,9 @@ def _softmax(context: Context, node: ir.Node, value: ir.Value, target: ir.Value,
     axis = number(node, "axis", -1) % len(tensor.shape)
     buffer, positions = context.rows(tensor, np.moveaxis(tensor.positions, axis, -1))
     out = context.buffer(value.name, (positions.size // positions.shape[-1], positions.shape[-1]), Grid(scale=SCALE, zero=ZERO))
-    step = Softmax(inputs=(buffer,), output=out, layer=describe(node))
+    step = Softmax(inputs=(buffer,), output=out, layer=label(node))
     context.emit(step, value, np.moveaxis(positions, -1, axis))
-    elementwise.rescale(context, context.placed[value], target, grid, describe(node))
+    elementwise.rescale(context, context.placed[value], target, grid, label(node))
 
 
 def _normalisation(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
@@ -130,11 +130,11 @@ def _normalisation(context: Context, node: ir.Node, value: ir.Value, target: ir.
     buffer, positions = context.rows(tensor, tensor.positions)
     out = context.buffer(value.name, (positions.size // gain.size, gain.size), grid)
     epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-    step = Normalisation(inputs=(buffer,), output=out, layer=describe(node), gamma=gain.reshape(-1),
+    step = Normalisation(inputs=(buffer,), output=out, layer=label(node), gamma=gain.reshape(-1),
                          beta=np.zeros(gain.size) if offset is None else offset.reshape(-1), epsilon=epsilon,
                          centred=node.op_type == "LayerNormalization")
     context.emit(step, value, positions)
-    elementwise.rescale(context, context.placed[value], target, grid, describe(node))
+    elementwise.rescale(context, context.placed[value], target, grid, label(node))
 
 
 def _real(value: ir.Value | None) -> Array | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.deploy.c.arithmetic import Rounding, divide, multipliers_of
+from lilliput.deploy.c.arithmetic import Rounding, divide, multiplier_of, multipliers_of
 from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip
 from lilliput.deploy.c.operators.convolution import Window
 
@@ -62,20 +62,26 @@ class AveragePool(Pool):
 
     On equal grids `sum / count` to the nearest, ties away from zero, as in TensorFlow Lite. Where the grids differ
     `M_count (sum - count z) + z_out` with a multiplier for each count, so that one rounding does both. With `whole` padding counts, as the
-    zero point.
+    zero point. `truncated` is TensorFlow Lite's MEAN: it rescales on equal grids too, by the multiplier of one element divided by the
+    count and cut, with as many bits as the count takes.
     """
 
     whole: bool = False
+    truncated: bool = False
 
     @property
     def _same(self) -> bool:
         source, target = self.inputs[0], self.output
-        return source.scale == target.scale and source.zero == target.zero and not self.whole
+        return source.scale == target.scale and source.zero == target.zero and not (self.whole or self.truncated)
 
     def _multipliers(self) -> tuple[Array, Array]:
         """For 1 element, 2, 3, ... up to the whole window."""
         size = self.window.kernel[0] * self.window.kernel[1]
         counts = np.arange(1, size + 1) if not self.whole else np.full(size, size)
+        if self.truncated:
+            multiplier, shift = multiplier_of(self.inputs[0].scale / self.output.scale)
+            bits = np.minimum(np.floor(np.log2(counts)).astype(np.int64), min(32, 31 + shift))
+            return ((np.int64(multiplier) << bits) // counts).astype(np.int32), (shift - bits).astype(np.int32)
         return multipliers_of(self.inputs[0].scale / self.output.scale / counts)
 
     def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
