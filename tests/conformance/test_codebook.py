@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from lilliput import methods
+from lilliput.core.cosine import cosine
 from lilliput.deploy import Session, export
 from lilliput.quantize import Integer, Quantizer, minmax
 from lilliput.quantize.operators import LAYERS, layer_name
 from lilliput.quantize.rounding.walk import Walk
 from lilliput.quantize.sharing import Residual, Subvectors
-from lilliput.quantize.sharing.hashing import transform
 from lilliput.train import SGD, AdamW, Fit, evaluate
 
 ROWS = [row.id for row in methods.rows() if row.works and row.check == "tests/conformance/test_codebook.py"]
@@ -74,7 +74,7 @@ def test_weights_are_entries_of_the_tables(name, made):
         if name in HASHED:
             values = weight.flatten(1)
             if name == "quantize.freshnets" and weight.shape[2:].numel() > 1:
-                values = weight.flatten(2).double() @ transform(tuple(weight.shape[2:]))
+                values = weight.flatten(2).double() @ torch.from_numpy(cosine(tuple(weight.shape[2:])))
             values, possible = values.flatten(), tables[0].abs()[:, 0].sort().values.to(values.dtype)
             at = torch.searchsorted(possible, values.abs().contiguous()).clamp(max=len(possible) - 1)
             nearest = torch.minimum((possible[at] - values.abs()).abs(), (possible[(at - 1).clamp(min=0)] - values.abs()).abs())

@@ -6,8 +6,9 @@ from quantize_nets import NETS, arrays
 from simulate import weight_quantizer
 
 from lilliput.core.errors import PreconditionError
+from lilliput.data.drawing import sample_batches
 from lilliput.quantize import LSQ, Integer, MinMax, Quantizer, Scheme, Uniform, prepare
-from lilliput.quantize.calibrate import quantizers, sample_batches
+from lilliput.quantize.calibrate import quantizers
 from lilliput.quantize.magnitudes import Magnitudes, MeanMagnitude
 from lilliput.quantize.recipes import lsq
 

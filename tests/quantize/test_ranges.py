@@ -4,8 +4,8 @@ from quantize_nets import Arrays, ArraySplit, arrays
 from torch import nn
 
 from lilliput.core.errors import DataError, PreconditionError, RecipeError
+from lilliput.data.drawing import labelled_batches, sample_batches
 from lilliput.quantize import MSE, Entropy, Integer, MinMax, Percentile, Quantizer, minmax
-from lilliput.quantize.calibrate import labelled_batches, sample_batches
 from lilliput.quantize.ranges import channel_bounds
 from lilliput.quantize.streams import Extremes, Histogram
 

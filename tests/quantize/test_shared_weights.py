@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from quantize_nets import NETS, arrays
-from scipy.fft import dctn
 from torch import nn
 from torch.nn import functional as F
 
@@ -37,7 +36,7 @@ from lilliput.quantize.sharing import (
     Subvectors,
     Weight,
 )
-from lilliput.quantize.sharing.hashing import bands, transform
+from lilliput.quantize.sharing.hashing import bands
 from lilliput.train import SGD, Fit, fit
 
 
@@ -340,14 +339,6 @@ def test_layers_have_hashes_of_their_own(tied):
     model = Share(method="m", codebooks=Hashed(compression=2.0))(tied, arrays(6)).model
     starts = [node.args[1] for node in model.graph.nodes if "hashed" in str(node.target)]
     assert starts == [0, 0, 36, 36]  # buckets and signs of each layer
-
-
-def test_cosine_transform():
-    for kernel in ((3,), (3, 3), (2, 5)):
-        basis = transform(kernel)
-        assert torch.allclose(basis.T @ basis, torch.eye(len(basis), dtype=torch.float64), atol=1e-12)
-        x = np.random.default_rng(0).normal(size=kernel)
-        assert torch.from_numpy(x.reshape(-1)) @ basis == pytest.approx(dctn(x, norm="ortho").reshape(-1))
 
 
 def test_bands_count_up():

@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.core.cosine import cosine
+from lilliput.factorize.rate import gamma_bits
+
 Array = NDArray[np.float64]
 _REACH = 127
 
@@ -62,11 +65,8 @@ class Cosine:
     bits: float = 0.0
 
     def matrix(self) -> Array:
-        """The Kronecker product of `dct(n)` over the sides."""
-        out: Array = np.eye(1)
-        for n in self.sides:
-            out = np.asarray(np.kron(out, dct(n)), dtype=np.float64)
-        return out
+        """Positions in rows, frequencies in columns."""
+        return cosine(self.sides)
 
     def coefficients(self, values: Array) -> Array:
         """Cosines, from the constant to the fastest."""
@@ -75,14 +75,6 @@ class Cosine:
     def values(self, coefficients: Array) -> Array:
         """Their sum."""
         return np.asarray(coefficients @ self.matrix().T)
-
-
-def dct(n: int) -> Array:
-    """`c_k cos(pi (i + 1/2) k / n)` in row `i` and column `k`, `c_0 = sqrt(1/n)` and otherwise `sqrt(2/n)`."""
-    i, k = np.arange(n)[:, None], np.arange(n)[None, :]
-    out: Array = np.cos(np.pi * (i + 0.5) * k / n) * np.sqrt(2.0 / n)
-    out[:, 0] = np.sqrt(1.0 / n)
-    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +90,8 @@ class Reflections:
 
     @property
     def bits(self) -> float:
-        """Eight for each entry of each vector."""
-        return 8.0 * sum(len(v) for v in self.codes)
+        """Eight for each entry of each vector, and how many there are."""
+        return 8.0 * sum(len(v) for v in self.codes) + float(gamma_bits(len(self.codes)))
 
     def matrix(self) -> Array:
         """The product, the first reflection leftmost."""

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from lilliput.core import Entry, PreconditionError, Report, Result, describe
 from lilliput.core.report import Row
+from lilliput.data.drawing import sample_batches
 from lilliput.factorize.coded import Coded, total_bits
 from lilliput.factorize.layers import Layer, find, matrix, prepared
-from lilliput.factorize.observe import batches, inputs_and_outputs, needs_data, patches
+from lilliput.factorize.observe import inputs_and_outputs, needs_data, patches
 from lilliput.factorize.sensitivity import Distortion, EndToEnd
 from lilliput.factorize.shares import Average, Coder, Sharing
 from lilliput.graph.trace import Traced
@@ -76,7 +77,7 @@ class CodeWeights:
 def output_errors(traced: Traced, layers: Sequence[Layer], weights: Mapping[str, Tensor], split: Split, *, samples: int = 64) -> dict[str, Row]:
     """How far every layer's response with another weight is from its own, biases aside, to the same inputs: relative norms."""
     sums = {layer.name: [0.0, 0.0] for layer in layers}
-    for inputs in batches(split, samples):
+    for inputs in sample_batches(split, samples):
         seen = inputs_and_outputs(traced, layers, inputs)
         for layer in layers:
             x, weight = patches(layer, seen[layer.name][0]).double(), matrix(traced.tensor(layer.weight))

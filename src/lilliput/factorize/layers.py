@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.core.errors import PreconditionError
+from lilliput.core.patterns import matching
 from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.recurrent import is_recurrent
 from lilliput.graph.rules import argument
 from lilliput.graph.shapes import shapes
 from lilliput.graph.trace import Traced, trace
@@ -89,37 +90,36 @@ def find(traced: Traced, exclude: tuple[str, ...] = ()) -> tuple[tuple[Layer, ..
     """Every layer in the order in which they run, and a note for each that has to stay as it is.
 
     Left out are layers that match a pattern of `exclude`, that share their weight, whose weight is computed, that pad
-    unevenly, and transposed convolutions. Raises `UnknownNameError` for a pattern that matches nothing.
+    unevenly, transposed convolutions, and recurrent layers. Raises `UnknownNameError` for a pattern that matches nothing.
     """
     uses = Counter(str(n.target) for n in traced.graph.nodes if n.op == "get_attr" for _ in n.users)
     found: list[Layer] = []
-    notes: list[str] = []
-    known: set[str] = set()
+    notes = [f"{node.name} left as it is: a recurrent layer" for node in traced.graph.nodes if is_recurrent(node)]
     sizes = shapes(traced)
-    for node in traced.graph.nodes:
-        if node.op != "call_function" or node.target not in (*LAYERS, *TRANSPOSED):
-            continue
+    nodes = {node: _name(node) for node in traced.graph.nodes if node.op == "call_function" and node.target in (*LAYERS, *TRANSPOSED)}
+    excluded = matching(exclude, nodes.values())
+    for node, name in nodes.items():
         weight = node.args[1]
-        name = str(weight.target).rpartition(".")[0] or str(weight.target) if weight.op == "get_attr" else node.name
-        known.add(name)
-        reason = _refusal(node, uses, name, exclude)
+        reason = "excluded" if name in excluded else _refusal(node, uses)
         if not reason and _padding(node, tuple(sizes[weight][2:])) is None:
             reason = "it pads one side more than the other"
         if reason:
             notes.append(f"{name} left as it is: {reason}")
         else:
             found.append(_layer(traced, node, name, (sizes[node.args[0]], sizes[node])))
-    for pattern in exclude:
-        if not fnmatch.filter(sorted(known), pattern):
-            raise UnknownNameError("layer in exclude", pattern, known)
     return tuple(found), tuple(notes)
 
 
-def _refusal(node: fx.Node, uses: Counter[str], name: str, exclude: tuple[str, ...]) -> str:
+def _name(node: fx.Node) -> str:
+    """The module's whose weight the node uses, or the node's own."""
     weight = node.args[1]
     assert isinstance(weight, fx.Node)
-    if any(fnmatch.fnmatch(name, pattern) for pattern in exclude):
-        return "excluded"
+    return str(weight.target).rpartition(".")[0] or str(weight.target) if weight.op == "get_attr" else node.name
+
+
+def _refusal(node: fx.Node, uses: Counter[str]) -> str:
+    weight = node.args[1]
+    assert isinstance(weight, fx.Node)
     if weight.op != "get_attr":
         return "its weight is computed in the graph"
     if node.target in TRANSPOSED:

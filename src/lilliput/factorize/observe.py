@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import product
 from typing import Any
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from lilliput.core.errors import DataError, PreconditionError
+from lilliput.core.errors import PreconditionError
+from lilliput.data.drawing import sample_batches
 from lilliput.factorize.layers import Layer, node_of
 from lilliput.graph.trace import Traced
 from lilliput.train import Dataset, Split
 
-_BATCH = 64
 _POSITIONS = 8192
 
 
@@ -55,17 +55,6 @@ def values_and_output(traced: Traced, inputs: Tensor, nodes: Iterable[fx.Node]) 
     seen = values(traced, inputs, [*nodes, end])
     returned = torch.utils._pytree.tree_leaves(seen.pop(end))
     return seen, next(r for r in returned if isinstance(r, Tensor) and r.is_floating_point())
-
-
-def batches(split: Split, samples: int) -> Iterator[Tensor]:
-    """`samples` inputs from all over a split, not augmented; raises `DataError` where there are none."""
-    if not len(split):
-        raise DataError("the split has no samples to measure on: pass data with some")
-    part = split.head(samples) if samples < len(split) else split
-    for inputs, _ in part.batches(_BATCH):
-        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-            raise DataError("a sample to measure on holds NaN or infinity: clean the data first")
-        yield inputs
 
 
 def needs_data(method: str, data: Dataset | None) -> Dataset:
@@ -116,7 +105,7 @@ def response_covariances(traced: Traced, layers: Sequence[Layer], split: Split, 
     """The covariance of every layer's responses over positions, `(out, out)`, by the layer's name."""
     found: dict[str, tuple[int, Tensor, Tensor]] = {}
     known = {layer.name: layer for layer in layers}
-    for inputs in batches(split, samples):
+    for inputs in sample_batches(split, samples):
         for name, (_, y) in inputs_and_outputs(traced, layers, inputs).items():
             seen = responses(y, known[name]).double()
             count, total, square = found.get(name, (0, 0.0, 0.0))
@@ -134,7 +123,7 @@ class Moments:
         self._sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         known = {layer.name: layer for layer in layers}
-        for inputs in batches(split, samples):
+        for inputs in sample_batches(split, samples):
             for name, (x, _) in inputs_and_outputs(traced, layers, inputs).items():
                 seen = patches(known[name], x[: max(1, _POSITIONS // known[name].positions)])
                 moment = (seen.mT @ seen).double()

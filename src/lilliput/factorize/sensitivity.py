@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from lilliput.data.drawing import sample_batches
 from lilliput.factorize.layers import Layer, matrix, node_of
-from lilliput.factorize.observe import Moments, batches, patches, responses, values_and_output
+from lilliput.factorize.observe import Moments, patches, responses, values_and_output
 from lilliput.graph.trace import Traced
 from lilliput.train import Split
 
@@ -98,7 +99,7 @@ class EndToEnd:
         assert split is not None
         generator = torch.Generator().manual_seed(self.seed)
         sums: dict[str, tuple[Tensor, Tensor]] = {}
-        for inputs in batches(split, samples):
+        for inputs in sample_batches(split, samples):
             for layer, found in _gradients(traced, layers, inputs, generator):
                 moment = torch.einsum("ngrm,ngrk->gmk", found, found).double()
                 power = found.double().square().sum((0, 3)).flatten()

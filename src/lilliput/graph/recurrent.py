@@ -28,6 +28,11 @@ def edge_of(node: fx.Node) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def is_recurrent(node: fx.Node) -> bool:
+    """Whether the node is a whole recurrent layer or cell."""
+    return node.target in _LAYERS or node.target in _CELLS
+
+
 def unroll_(traced: Traced) -> None:
     """Replace LSTM, GRU and plain recurrent layers and cells, in place, by operators on every time step; outputs stay the same.
 
@@ -36,7 +41,7 @@ def unroll_(traced: Traced) -> None:
 
     Raises `PreconditionError` where time steps lie along the dimension of the samples.
     """
-    nodes = [node for node in traced.graph.nodes if node.target in _LAYERS or node.target in _CELLS]
+    nodes = [node for node in traced.graph.nodes if is_recurrent(node)]
     if not nodes:
         return
     values = fake_values(traced, traced.example)

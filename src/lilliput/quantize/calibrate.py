@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import DataError, PreconditionError
+from lilliput.data.drawing import sample_batches
 from lilliput.graph.trace import Traced
 from lilliput.quantize.grids import Parameters
 from lilliput.quantize.quantizer import BiasQuantizer, Quantizer
@@ -16,7 +17,6 @@ from lilliput.quantize.ranges import Ranges, channel_bounds
 
 # Fewer samples than this leave the ranges to chance.
 FEW = 32
-_BATCH = 32
 
 
 def quantizers(traced: torch.nn.Module) -> list[Quantizer]:
@@ -37,33 +37,6 @@ def check_calibrated(model: torch.nn.Module) -> None:
     for quantizer in quantizers(model):
         if not quantizer.calibrated:
             raise PreconditionError(f"{quantizer.layer} was never calibrated: run lilliput.quantize.calibrate_(model, data, ranges=...) first")
-
-
-def check_samples(samples: int) -> None:
-    """Raise `PreconditionError` for a calibration without samples, or with a number of them that is none."""
-    if not isinstance(samples, int) or samples < 1:
-        raise PreconditionError(f"calibration needs samples, a whole number of them such as 512; samples={samples!r} asks for none")
-
-
-def labelled_batches(split: Any, samples: int, size: int = _BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of `samples` inputs and targets from all over a split (all of it where there are fewer), always the same, not augmented.
-
-    The first ones would be of one class where the split is sorted by class, as image folders are.
-    """
-    check_samples(samples)
-    part = split.head(samples) if samples < len(split) else split
-    return iter(part.batches(size))
-
-
-def sample_batches(split: Any, samples: int) -> Iterator[Tensor]:
-    """The inputs of `labelled_batches`; raises `DataError` where they are not finite."""
-    seen = 0
-    for inputs, _ in labelled_batches(split, samples):
-        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-            bad = int((~torch.isfinite(inputs.flatten(1)).all(1)).nonzero()[0])
-            raise DataError(f"calibration sample {seen + bad} holds NaN or infinity: clean the data first")
-        seen += len(inputs)
-        yield inputs
 
 
 def calibrate_(traced: Traced, data: Any, *, ranges: Ranges, weight_ranges: Ranges, samples: int = 512) -> list[str]:
@@ -108,8 +81,6 @@ def _observe(traced: Traced, activations: list[Quantizer], data: Any, ranges: Ra
             for inputs in sample_batches(data.train, samples):
                 _run(traced, inputs.to(device))
                 seen += len(inputs)
-        if seen == 0:
-            raise DataError("the training split has no samples to calibrate on: pass data with some")
     except BaseException:
         for quantizer in activations:
             quantizer.stream = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.core.errors import PreconditionError
+from lilliput.core.patterns import matching
 from lilliput.core.report import Entry, Report, describe
 from lilliput.core.step import Result
 from lilliput.graph.trace import Traced
@@ -23,7 +23,6 @@ from lilliput.quantize.place import HOME
 from lilliput.quantize.prepare import Rewrite, lowered
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.ranges import MinMax, Ranges, channel_bounds
-from lilliput.quantize.scheme import check_patterns
 
 aten = torch.ops.aten
 _FLOAT = "lilliput_float"
@@ -68,9 +67,6 @@ class Dynamic:
     exclude: tuple[str, ...] = ()
     method: str = "quantize.dynamic"
 
-    def __post_init__(self) -> None:
-        check_patterns(self.exclude)
-
     def __call__(self, model: nn.Module, data: Any) -> Result:
         """The simulated quantized network, and rows with the loss of each layer's weight; the data serves rewrites alone."""
         started = time.perf_counter()
@@ -111,11 +107,8 @@ class Dynamic:
         """Layers that stay in floating point, with the reason."""
         names = {node: layer_name(node) for node in layers}
         left: dict[fx.Node, str] = {}
-        for pattern in self.exclude:
-            hit = [node for node in layers if fnmatchcase(names[node], pattern)]
-            if not hit:
-                raise UnknownNameError("layer in exclude", pattern, set(names.values()))
-            left |= {node: f"{names[node]} stays in floating point: excluded" for node in hit}
+        excluded = matching(self.exclude, names.values())
+        left |= {node: f"{names[node]} stays in floating point: excluded" for node in layers if names[node] in excluded}
         for node in layers:
             if node.meta.get(_FLOAT):
                 left[node] = f"{names[node]} stays in floating point: a rewrite keeps it so"

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from lilliput.core.errors import PreconditionError
 from lilliput.core.report import Entry, Report, Row
+from lilliput.data.drawing import labelled_batches, sample_batches
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import check_calibrated, constants, labelled_batches, quantizers, sample_batches
+from lilliput.quantize.calibrate import check_calibrated, constants, quantizers
 from lilliput.quantize.measure import layer_rows
 from lilliput.quantize.operators import LAYERS
 from lilliput.quantize.place import quantizer_of

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from lilliput.core.report import Row
+from lilliput.data.drawing import sample_batches
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import constant_names, quantizers, sample_batches
+from lilliput.quantize.calibrate import constant_names, quantizers
 from lilliput.quantize.grids import Integer
 from lilliput.quantize.op import along
 from lilliput.quantize.quantizer import Quantizer

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 import torch
 from torch import fx, nn
 
-from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.core.errors import PreconditionError
+from lilliput.core.patterns import matching
 from lilliput.graph.fold import drop_unused_tensors_, foldable
 from lilliput.graph.recurrent import edge_of
 from lilliput.graph.shapes import fake_values
@@ -100,13 +99,9 @@ class _Placement:
     # Which nodes stay as they are.
 
     def _excluded(self) -> set[fx.Node]:
-        out: set[fx.Node] = set()
+        excluded = matching(self.scheme.exclude, self.names.values())
+        out = {node for node, name in self.names.items() if name in excluded}
         layers = {node for node in self.nodes if node.target in LAYERS}
-        for pattern in self.scheme.exclude:
-            hit = {node for node, name in self.names.items() if fnmatchcase(name, pattern)}
-            if not hit:
-                raise UnknownNameError("layer in exclude", pattern, set(self.names.values()))
-            out |= hit
         if layers <= out:
             raise PreconditionError("exclude names every layer of the network, so there is nothing to quantize: exclude fewer")
         for name in dict.fromkeys(self.names[node] for node in self.nodes if node in out and node in layers):

@@ -11,9 +11,10 @@ from torch import nn
 
 from lilliput.core.report import Entry, Report, describe
 from lilliput.core.step import Result
+from lilliput.data.drawing import check_samples
 from lilliput.graph.trace import Traced
 from lilliput.quantize.bits import Uniform
-from lilliput.quantize.calibrate import calibrate_, check_samples
+from lilliput.quantize.calibrate import calibrate_
 from lilliput.quantize.measure import layer_rows
 from lilliput.quantize.place import place_
 from lilliput.quantize.prepare import Rewrite, lowered

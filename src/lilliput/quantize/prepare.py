@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from lilliput.core.errors import DataError, PreconditionError
+from lilliput.data.drawing import check_samples
 from lilliput.graph.fold import fold_batchnorm_
 from lilliput.graph.recurrent import unroll_
 from lilliput.graph.trace import Traced, trace
-from lilliput.quantize.calibrate import calibrate_, check_samples, is_quantized, quantizers
+from lilliput.quantize.calibrate import calibrate_, is_quantized, quantizers
 from lilliput.quantize.lower import lower_
 from lilliput.quantize.operators import LAYERS, TRANSPOSED
 from lilliput.quantize.place import place_

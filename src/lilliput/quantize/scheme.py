@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lilliput.core.errors import RecipeError
+from lilliput.core.patterns import check_patterns
 from lilliput.quantize.bits import Allocation
 from lilliput.quantize.grids import Grid, Integer
 from lilliput.quantize.ranges import MinMax, Ranges
@@ -32,8 +32,3 @@ class Scheme:
     def __post_init__(self) -> None:
         check_patterns(self.exclude)
 
-
-def check_patterns(exclude: object) -> None:
-    """Raise `RecipeError` for one string in the place of several patterns, whose letters would be taken for patterns."""
-    if isinstance(exclude, str):
-        raise RecipeError(f"exclude takes a tuple of patterns: ({exclude!r},)")

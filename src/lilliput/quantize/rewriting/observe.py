@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import DataError
+from lilliput.data.drawing import sample_batches
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import sample_batches
 from lilliput.quantize.rounding.walk import Walk
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
+from lilliput.data.drawing import sample_batches
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import sample_batches
 from lilliput.quantize.grids import Integer
 from lilliput.quantize.layers import held_quantizer
 from lilliput.quantize.quantizer import BiasQuantizer, Quantizer, SameQuantizer

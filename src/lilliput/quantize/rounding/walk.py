@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import DataError
+from lilliput.data.drawing import sample_batches
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import sample_batches
 
 Values = dict[fx.Node, Any]
 # Bytes that the kept values of all samples may take: fewer samples are used where they would take more.

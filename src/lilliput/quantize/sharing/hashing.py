@@ -9,6 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from lilliput.core.cosine import cosine
 from lilliput.core.errors import RecipeError
 from lilliput.quantize.codebook import Hash, Shared, Stage, rounded
 from lilliput.quantize.sharing.fitting import Weight
@@ -66,7 +67,7 @@ class Frequencies:
         if positions == 1:
             return Hashed(compression=self.compression, seed=self.seed)(weight)
         order, sizes = bands(kernel)
-        basis = transform(kernel)[:, order].T.contiguous()  # rows are frequencies, in the order of their bands
+        basis = torch.from_numpy(cosine(kernel))[:, order].T.contiguous()  # rows are frequencies, in the order of their bands
         coefficients = weight.rows.detach().cpu().double().reshape(-1, positions) @ basis.T
         counts = [size * len(coefficients) for size in sizes]
         segments = tuple(zip(counts, self.buckets(counts), strict=True))
@@ -95,20 +96,6 @@ def bands(kernel: tuple[int, ...]) -> tuple[Tensor, list[int]]:
     """Frequencies in the order of their sums of indices, and how many have each sum."""
     sums = torch.tensor([sum(index) for index in product(*(range(n) for n in kernel))])
     return sums.argsort(stable=True), torch.bincount(sums).tolist()
-
-
-def transform(kernel: tuple[int, ...]) -> Tensor:
-    """The separable orthonormal cosine transform (type II) of a kernel; columns are frequencies. float64.
-
-    Along one side `c_k cos(pi (i + 1/2) k / n)`, `c_0 = sqrt(1 / n)` and `c_k = sqrt(2 / n)`.
-    """
-    out = torch.ones(1, 1, dtype=torch.float64)
-    for n in kernel:
-        i, k = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None, :]
-        side = torch.cos(math.pi * (i + 0.5) * k / n) * (2 / n) ** 0.5
-        side[:, 0] = (1 / n) ** 0.5
-        out = torch.kron(out, side)
-    return out
 
 
 def _hashed(weight: Weight, values: Tensor, segments: tuple[tuple[int, int], ...], seed: int,

@@ -6,22 +6,22 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
-from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.core.errors import PreconditionError
+from lilliput.core.patterns import matching
 from lilliput.core.report import Entry, Report, Row, describe
 from lilliput.core.step import Result
+from lilliput.data.drawing import check_samples
 from lilliput.graph.trace import Traced, trace
-from lilliput.quantize.calibrate import check_samples, is_quantized
+from lilliput.quantize.calibrate import is_quantized
 from lilliput.quantize.codebook import Shared, rounded, share_
 from lilliput.quantize.operators import LAYERS, layer_name
 from lilliput.quantize.prepare import check_finite, check_inputs
-from lilliput.quantize.scheme import check_patterns
 from lilliput.quantize.sharing.fitting import Codebooks, Partition, Scalars, Weight
 from lilliput.quantize.sharing.weighting import Even, Weighting
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
@@ -118,18 +118,15 @@ def find(traced: Traced, exclude: tuple[str, ...] = ()) -> tuple[dict[str, fx.No
 
     Raises `UnknownNameError` for a pattern that matches nothing, `PreconditionError` where no layer has a stored weight.
     """
-    check_patterns(exclude)
     nodes = [node for node in traced.graph.nodes if node.op == "call_function" and node.target in LAYERS]
     known = [layer_name(node) for node in nodes]
-    for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise UnknownNameError("layer in exclude", pattern, known)
+    excluded = matching(exclude, known)
     found: dict[str, fx.Node] = {}
     notes: list[str] = []
     seen: set[int] = set()
     for node, name in zip(nodes, known, strict=True):
         weight = node.args[1]
-        if any(fnmatchcase(name, pattern) for pattern in exclude):
+        if name in excluded:
             notes.append(f"{name} left as it is: excluded")
         elif not isinstance(weight, fx.Node) or weight.op != "get_attr":
             notes.append(f"{name} left as it is: its weight is computed in the graph")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from lilliput.data.drawing import labelled_batches, sample_batches
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import labelled_batches, sample_batches
 from lilliput.quantize.products import is_supported
 from lilliput.quantize.rounding.hessian import Moments
 from lilliput.quantize.rounding.walk import Walk, calibration_batches
