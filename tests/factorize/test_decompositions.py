@@ -12,7 +12,7 @@ from lilliput.factorize.factors import composed
 from lilliput.factorize.filterbasis import FilterBasis
 from lilliput.factorize.lowrank import Kernels, Separable, Spectrum
 from lilliput.factorize.tucker import Tucker
-from lilliput.factorize.vbmf import vbmf_rank
+from lilliput.factorize.vbmf import _free_energy, vbmf_rank
 from lilliput.graph import trace
 
 
@@ -146,8 +146,43 @@ def test_variational_bayes_finds_the_planted_rank(shape, rank, scale):
 def test_variational_bayes_on_degenerate_matrices():
     assert vbmf_rank(np.zeros(4), 4, 9) == 0
     assert vbmf_rank(torch.linalg.svdvals(normal(6, 2) @ normal(2, 20, seed=1)).numpy(), 6, 20) == 2
-    assert vbmf_rank(np.array([3.0]), 1, 9) in (0, 1)
-    assert vbmf_rank(np.array([3.0, 1.0]), 2, 2) in (0, 1, 2)
+    # By hand: the interval of the variance is a point, 9 / 9 = 1 and 10 / 4 = 2.5, and the thresholds 9 x 2.08 and 2 x 2.5 x 4.91.
+    assert vbmf_rank(np.array([3.0]), 1, 9) == 0
+    assert vbmf_rank(np.array([3.0, 1.0]), 2, 2) == 0
+
+
+def test_variational_bayes_by_hand():
+    # alpha = 0.04, t = 0.503, (1 + t)(1 + alpha / t) = 1.62; three equal values say v = 1, so that 1600 > 162 > 100.
+    assert vbmf_rank(np.array([40.0, 10, 10, 10]), 4, 100) == 1
+    # x = 4 is kept: t = (2.75 + sqrt(2.75^2 - 1)) / 2 = 2.6559, with t + 1.25 + 0.25 / t = 4; x = 1 is lost.
+    t = (2.75 + math.sqrt(2.75**2 - 1)) / 2
+    assert t + 1.25 + 0.25 / t == pytest.approx(4)
+    wanted = 1 + (4 - t) + math.log((t + 1) / 4) + 0.25 * math.log(4 * t + 1)
+    assert _free_energy(np.array([4.0, 1.0]), 0.25, 3.0) == pytest.approx(wanted)
+    assert wanted == pytest.approx(2.8674, abs=1e-4)
+
+
+def test_factors_by_hand():
+    # Tucker: only W[0, 0] = (1, 2) and W[1, 1] = 0 outside; ranks one keep the output and the input that hold everything.
+    weight = torch.zeros(2, 3, 1, 2, dtype=torch.float64)
+    weight[0, 1] = torch.tensor([[3.0, 4.0]])
+    ready = decomposed(Tucker(), weight)
+    assert [s.values[0] for s in ready.spectra] == [5.0, 5.0]
+    left, core, right = ready.cut((1, 1))
+    torch.testing.assert_close(left.abs(), torch.tensor([[1.0], [0]], dtype=torch.float64))
+    torch.testing.assert_close(right.abs(), torch.tensor([[0], [1.0], [0]], dtype=torch.float64))
+    torch.testing.assert_close(core.abs().flatten(), torch.tensor([3.0, 4.0], dtype=torch.float64))
+    # 3 inputs to 1, a core of 2 places, 1 to 2 outputs: 3 + 2 + 2.
+    assert ready.params((1, 1)) == 7
+    # A basis of one vector for the halves (3, 4), (6, 8), (0, 0), (-3, -4): energy 25 + 100 + 25, coefficients 1, 2, 0, -1 of (3, 4).
+    weight = torch.tensor([[[[3.0]], [[4.0]], [[6.0]], [[8.0]]], [[[0.0]], [[0.0]], [[-3.0]], [[-4.0]]]], dtype=torch.float64)
+    ready = decomposed(FilterBasis(channels=2), weight)
+    np.testing.assert_allclose(ready.spectra[0].values, [math.sqrt(150), 0], atol=1e-9)
+    shared, mixing = ready.factors((1,), None)
+    torch.testing.assert_close(shared.weight.flatten()[1] / shared.weight.flatten()[0], torch.tensor(4 / 3, dtype=torch.float64))
+    scale = float(shared.weight.flatten()[0]) / 3
+    torch.testing.assert_close(mixing.weight.flatten() * scale, torch.tensor([1.0, 2, 0, -1], dtype=torch.float64))
+    assert (ready.params((1,)), ready.layer.params) == (2 + 4, 8)
 
 
 def test_weak_components_sink_in_the_noise():

@@ -16,6 +16,7 @@ from lilliput.factorize.filterbasis import FilterBasis
 from lilliput.factorize.layers import find, node_of
 from lilliput.factorize.lowrank import Kernels, Separable
 from lilliput.factorize.observe import inputs_and_outputs, patches, responses, unfolded
+from lilliput.factorize.responses import Responses
 from lilliput.factorize.tucker import Tucker
 from lilliput.graph import profile, trace
 
@@ -122,7 +123,7 @@ def test_a_chain_in_the_graph_equals_its_one_weight_and_costs_what_was_said(deco
     assert layer.weight in dict(traced.named_parameters())
 
 
-@pytest.mark.parametrize("decomposition", DECOMPOSITIONS, ids=repr)
+@pytest.mark.parametrize("decomposition", [*DECOMPOSITIONS, Responses()], ids=repr)
 def test_grouped_convolutions_are_left_and_named(decomposition):
     traced = convolution((3, 3), (1, 1), (1, 1), (1, 1), groups=2)
     layer = layers_of(traced)["0"]
@@ -152,6 +153,47 @@ def test_factors_keep_whether_a_weight_trains_and_a_root_weight_has_a_name():
     replace_(traced, layer, Kernels()(layer, tensors_of(traced, layer), None).factors((1,), None))
     assert {n: p.requires_grad for n, p in traced.named_parameters()} == {
         "factor0.weight": False, "factor1.weight": False, "factor1.bias": False}
+
+
+@pytest.mark.parametrize(("kind", "kernel", "sides"), [(nn.Conv1d, (3,), (9,)), (nn.Conv3d, (2, 3, 1), (5, 6, 4)), (nn.Conv2d, (1, 1), (6, 5))])
+@pytest.mark.parametrize("decomposition", [Kernels(), Tucker(), FilterBasis(channels=2), FilterBasis(channels=4)], ids=repr)
+def test_chains_in_any_number_of_dimensions(decomposition, kind, kernel, sides):
+    torch.manual_seed(1)
+    traced = trace(nn.Sequential(kind(4, 6, kernel, stride=2, padding=1)).double().eval(), torch.zeros(2, 4, *sides, dtype=torch.float64))
+    layer = layers_of(traced)["0"]
+    ready = decomposition(layer, tensors_of(traced, layer), None)
+    x = torch.randn(3, 4, *sides, dtype=torch.float64)
+    full = ready.factors(tuple(len(s.values) for s in ready.spectra), None)
+    torch.testing.assert_close(run(full, x), traced(x), atol=1e-9, rtol=0)
+    ranks = tuple(max(1, len(s.values) // 2) for s in ready.spectra)
+    factors, small = ready.factors(ranks, None), copy.deepcopy(traced)
+    replace_(small, layer, factors)
+    function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(kernel)]
+    torch.testing.assert_close(small(x), function(x, composed(factors, layer), tensors_of(traced, layer)[1], 2, 1), atol=1e-9, rtol=0)
+    assert profile(small).macs == ready.macs(ranks)
+    assert profile(small).params - 6 == ready.params(ranks)
+
+
+def test_what_has_no_rows_and_columns_or_kernels_says_so():
+    for module, shape in ((nn.Conv1d(4, 6, 3), (4, 9)), (nn.Conv3d(4, 6, 3), (4, 5, 5, 5)), (nn.Conv2d(4, 6, 1), (4, 5, 5)), (nn.Linear(4, 6), (4,))):
+        traced = trace(nn.Sequential(module).eval(), torch.zeros(2, *shape))
+        layer = layers_of(traced)["0"]
+        assert Separable()(layer, tensors_of(traced, layer), None) == "its kernel has no rows and columns to separate"
+    assert FilterBasis()(layer, tensors_of(traced, layer), None) == "a linear layer has no kernels"
+
+
+def test_recurrent_layers_are_named():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.GRU(5, 6, batch_first=True), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0][:, -1])
+
+    layers, notes = find(trace(Net().eval(), torch.zeros(2, 3, 5)))
+    assert [layer.name for layer in layers] == ["head"]
+    assert notes == ("gru left as it is: a recurrent layer",)
 
 
 def test_three_factors_in_one_dimension():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilliput.factorize.bases import Cosine, Identity, Reflections, dct, principal, reflections, restored, transformed
+from lilliput.core.cosine import cosine
+from lilliput.factorize.bases import Cosine, Identity, Reflections, principal, reflections, restored, transformed
 from lilliput.factorize.entropy import SHIFT, Codes, entropy_coded
 from lilliput.factorize.rate import entropy_bits, gamma_bits, huffman_lengths, symbols_bits, table_bits
 
@@ -72,14 +73,13 @@ def test_huffman_is_optimal_by_exhaustion():
     assert huffman_lengths([0, 9]).tolist() == [0, 1]
 
 
-def test_cosines_by_hand_and_orthonormal():
-    np.testing.assert_allclose(dct(2), np.array([[1, 1], [1, -1]]) / math.sqrt(2))
-    for n in (1, 2, 3, 5, 8):
-        np.testing.assert_allclose(dct(n).T @ dct(n), np.eye(n), atol=1e-12)
-    basis = Cosine((3, 5)).matrix()
-    np.testing.assert_allclose(basis.T @ basis, np.eye(15), atol=1e-12)
-    constant = np.ones(15) @ basis
-    np.testing.assert_allclose(constant, [math.sqrt(15), *[0] * 14], atol=1e-12)
+def test_cosines_go_there_and_back():
+    basis = Cosine((3, 5))
+    np.testing.assert_array_equal(basis.matrix(), cosine((3, 5)))
+    values = rng().normal(size=(4, 15))
+    np.testing.assert_allclose(basis.values(basis.coefficients(values)), values, atol=1e-12)
+    np.testing.assert_allclose(basis.coefficients(np.ones(15)), [math.sqrt(15), *[0] * 14], atol=1e-12)
+    assert basis.bits == 0
 
 
 @pytest.mark.parametrize(("size", "count"), [(2, 1), (9, 8), (20, 1), (20, 5), (20, 20)])
@@ -91,7 +91,7 @@ def test_reflections_make_the_vectors_and_stay_orthonormal(size, count):
     np.testing.assert_allclose(basis.values(basis.coefficients(np.eye(size))), np.eye(size), atol=1e-12)
     cosines = np.abs((matrix[:, :count] * wanted).sum(0))
     assert (cosines > 1 - 1e-3).all()
-    assert basis.bits == 8 * sum(size - i for i in range(min(count, size - 1)))
+    assert basis.bits == 8 * sum(size - i for i in range(min(count, size - 1))) + gamma_bits(min(count, size - 1))
 
 
 @given(st.integers(2, 6), st.data())
@@ -114,6 +114,20 @@ def test_transforms_undo_each_other_and_keep_lengths():
     coefficients = transformed(values, bases)
     np.testing.assert_allclose(restored(coefficients, bases), values, atol=1e-12)
     assert np.linalg.norm(coefficients) == pytest.approx(np.linalg.norm(values))
+
+
+def test_bits_of_codes_by_hand():
+    codes = Codes(codes=np.array([[-3, -3, -2, -2], [0, 0, 0, 0]], np.int32), rows=np.array([0, 1], np.int16), columns=np.zeros(4, np.int16),
+                  tables=np.array([0, 1], np.int16), shifts=np.zeros(2, np.int8))
+    bits = codes.bits
+    # The first row has two symbols twice each, a bit apiece; the second has one.
+    assert bits["codes"] == 4
+    # Tables: C(5, 1) = 5 ways to split four among two from 0, and C(4, 0) = 1 among one from 3, four bits of shift each; the least code, -3.
+    first, second = math.log2(5) + gamma_bits(2) + gamma_bits(0) + 4, gamma_bits(1) + gamma_bits(3) + 4
+    assert bits["tables"] == pytest.approx(first + second + gamma_bits(6))
+    # Labels of rows (one of each of two), of columns (all the same), and one bit to a sum of labels for where a table ends.
+    assert bits["labels"] == pytest.approx(symbols_bits(codes.rows) + symbols_bits(codes.columns) + 2)
+    assert symbols_bits(codes.rows) == pytest.approx(2 + math.log2(3) + gamma_bits(2) + gamma_bits(0) + gamma_bits(0))
 
 
 @pytest.mark.parametrize("step", [0.25, 0.5, 1.0, 2.0])

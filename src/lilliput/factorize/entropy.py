@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.factorize.rate import entropy_bits, symbols_bits, table_bits
+from lilliput.factorize.rate import entropy_bits, gamma_bits, symbols_bits, table_bits
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int32]
@@ -53,7 +53,8 @@ class Codes:
         width = int(self.codes.max(initial=0)) - low + 1
         index = self.classes.astype(np.int64) * width + self.codes - low
         counts = np.bincount(index.ravel(), minlength=len(self.shifts) * width).reshape(-1, width)
-        codes, tables = float(entropy_bits(counts).sum()), float((table_bits(counts) + _SHIFT_BITS).sum())
+        # Supports are told from the least code on, which is told once.
+        codes, tables = float(entropy_bits(counts).sum()), float((table_bits(counts) + _SHIFT_BITS).sum() + gamma_bits(2 * abs(low)))
         labels = symbols_bits(self.rows) + symbols_bits(self.columns) + len(self.tables)
         return {"codes": codes, "tables": tables, "labels": labels}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from lilliput.core import Budget, Entry, PreconditionError, Report, Result, describe
 from lilliput.core.report import Row
+from lilliput.data.drawing import sample_batches
 from lilliput.factorize.factors import Factor, composed, replace_, run
 from lilliput.factorize.fitting import Costs, Measure, Target, meet
 from lilliput.factorize.layers import Layer, find, prepared
 from lilliput.factorize.lowrank import Decomposed, Decomposition, Ranks
-from lilliput.factorize.observe import batches, inputs_and_outputs, needs_data, response_covariances
+from lilliput.factorize.observe import inputs_and_outputs, needs_data, response_covariances
 from lilliput.factorize.pairs import pair
 from lilliput.factorize.ranks import Allocation, Chosen
 from lilliput.factorize.recovery import FineTune, Refit
@@ -126,7 +128,7 @@ class _Work:
         """The network with these ranks, layer after layer, each seeing what the ones before it made of the data."""
         small = copy.deepcopy(self.original)
         sees = self.step.decomposition.sees or isinstance(self.step.recover, Refit)
-        inputs = list(batches(needs_data(self.step.method, self.data).train, self.step.samples)) if sees else []
+        inputs = list(sample_batches(needs_data(self.step.method, self.data).train, self.step.samples)) if sees else []
         self.factors = {}
         for decomposed, ranks in zip(self.layers.values(), chosen, strict=True):
             if ranks is not None:
@@ -152,12 +154,12 @@ class _Work:
         return row
 
     def output_errors(self) -> dict[str, Row]:
-        """How far the response of every chain to the original's input is from the original's, on the last batch."""
+        """How far the response of every chain to the original's input is from the original's: relative norms, on up to 64 samples."""
         layers = [self.layers[name].layer for name in self.factors]
-        rows: dict[str, Row] = {}
+        sums = {name: [0.0, 0.0] for name in self.factors}
         with torch.no_grad():
-            for inputs in batches(self.data.train, min(self.step.samples, 64)):
+            for inputs in sample_batches(self.data.train, min(self.step.samples, 64)):
                 for name, (x, y) in inputs_and_outputs(self.original, layers, inputs).items():
-                    error = (run(self.factors[name], x) - y).double().norm()
-                    rows[name] = {"output_error": float(error / y.double().norm().clamp(min=1e-300))}
-        return rows
+                    for place, values in enumerate((run(self.factors[name], x) - y, y)):
+                        sums[name][place] += float(values.double().square().sum())
+        return {name: {"output_error": math.sqrt(error / max(power, 1e-300))} for name, (error, power) in sums.items()}

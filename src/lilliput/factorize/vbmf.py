@@ -45,15 +45,17 @@ def _noise(power: Array, short: int, long: int, edge: float) -> float:
     if lower >= upper:
         return float(upper)
     # Relative to the lower end, so that the search does not depend on the scale of the matrix.
-    found = minimize_scalar(lambda v: _free_energy(power / (long * lower * v), v, short, long, edge),
+    found = minimize_scalar(lambda v: _free_energy(power / (long * lower * v), alpha, edge),
                             bounds=(1.0, upper / lower), method="bounded")
     return float(found.x * lower)
 
 
-def _free_energy(x: Array, variance: float, short: int, long: int, edge: float) -> float:
-    """Equation 58 of Nakajima 2013 up to constants, for `x = s^2 / (M v)`."""
-    alpha = short / long
+def _free_energy(x: Array, alpha: float, edge: float) -> float:
+    """The free energy of all components, `(L,)`, up to constants, for `x = s^2 / (M v)`.
+
+    `sum_lost (x - log x) + sum_kept (x - t + log((t + 1) / x) + alpha log(t / alpha + 1))`, `t` the larger root of
+    `t + (1 + alpha) + alpha / t = x`. (nakajima2013vbmf)
+    """
     kept, lost = x[x > edge], x[x <= edge]
     tau = 0.5 * (kept - (1 + alpha) + np.sqrt(np.maximum((kept - (1 + alpha)) ** 2 - 4 * alpha, 0.0)))
-    return float((lost - np.log(lost)).sum() + (kept - tau).sum() + np.log((tau + 1) / kept).sum() + alpha * np.log1p(tau / alpha).sum()
-                 + (short - len(x)) * math.log(variance))
+    return float((lost - np.log(lost)).sum() + (kept - tau).sum() + np.log((tau + 1) / kept).sum() + alpha * np.log1p(tau / alpha).sum())
