@@ -74,8 +74,7 @@ class Builder:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = self.unique(stem)
-            self.initializers[self._known[key]] = numpy_helper.from_array(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))),
-                                                                          self._known[key])
+            self.initializers[self._known[key]] = numpy_helper.from_array(np.array(array, array.dtype.newbyteorder("="), order="C"), self._known[key])
         return self._known[key]
 
     def tensor(self, place: int, *, output: bool = False) -> Tensor:

@@ -14,7 +14,8 @@ from lilliput.deploy.tflite import layers, moves, pointwise
 from lilliput.deploy.tflite.builder import TO_FIRST, Builder
 from lilliput.deploy.tflite.schema import Model, Operator, Tensor, parse
 
-_OPSET, _IR = 21, 10
+_OPSET, _IR = 20, 10
+_BORDER = ("float32", "uint8")
 # The key of the file's metadata that says whose integer arithmetic its numbers were made for, and TensorFlow Lite Micro's.
 ARITHMETIC, MICRO = "lilliput.arithmetic", "tflite-micro"
 
@@ -65,10 +66,10 @@ def _borders(b: Builder) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
     for operator in b.model.operators:
         b.operator = operator
-        if operator.kind == "QUANTIZE" and len(operator.inputs) == 1 and operator.inputs[0] in b.model.inputs and b.tensor(0).kind != "int8":
+        if operator.kind == "QUANTIZE" and len(operator.inputs) == 1 and operator.inputs[0] in b.model.inputs and b.tensor(0).kind in _BORDER:
             found[operator.index] = b.tensor(0, output=True)
         if operator.kind in ("DEQUANTIZE", "QUANTIZE") and len(operator.outputs) == 1 and operator.outputs[0] in b.model.outputs and (
-                b.tensor(0, output=True).kind != "int8"):
+                b.tensor(0, output=True).kind in _BORDER):
             found[operator.index] = b.tensor(0)
     b.operator = None
     return found
@@ -81,7 +82,7 @@ def _input(b: Builder, tensor: Tensor) -> onnx.ValueInfoProto:
     if tensor.kind != "int8":
         readers = [operator for operator in b.model.operators if tensor.index in operator.inputs]
         inner = [b.model.tensors[operator.outputs[0]] for operator in readers if operator.kind == "QUANTIZE" and operator.outputs]
-        if not inner or len(inner) != len(readers) or any(not b.grid(t).same(b.grid(inner[0])) for t in inner):
+        if tensor.kind not in _BORDER or not inner or len(inner) != len(readers) or any(not b.grid(t).same(b.grid(inner[0])) for t in inner):
             raise b.refused(f"reads its input {tensor.name!r} as {tensor.kind}")
     if 0 in inner[0].shape or not inner[0].shape:
         raise b.corrupt(f"has an input of shape {inner[0].shape}")

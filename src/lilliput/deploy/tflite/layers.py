@@ -123,7 +123,7 @@ def fully_connected(b: Builder) -> None:
     codes, weights = _weights(b, w, (0, 1), 2)
     filters, inner = codes.shape
     size = int(np.prod(x.shape, dtype=np.int64))
-    if size % inner:
+    if size % inner or int(np.prod(out.shape, dtype=np.int64)) != size // inner * filters:
         raise b.corrupt(f"reads {size} elements with weights of shape {codes.shape}")
     rows = (size // inner, inner)
     source = b.real(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from onnx import helper
 
@@ -19,6 +21,8 @@ def reshape(b: Builder) -> None:
     """RESHAPE, SQUEEZE and EXPAND_DIMS: the shape that the file records for the result."""
     x, out = b.tensor(0), b.tensor(0, output=True)
     _same_grid(b, x, out)
+    if math.prod(x.shape) != math.prod(out.shape):
+        raise b.corrupt(f"makes a tensor of shape {out.shape} from one of {x.shape}")
     b.keep(out, b.node("Reshape", [b.codes(x), b.constant(np.array(out.shape, np.int64), "shape")]))
 
 
@@ -58,9 +62,11 @@ def split(b: Builder) -> None:
         b.keep(part, name)
 
 
-def _slice(b: Builder, x: Tensor, slices: list[slice]) -> str:
-    """The part of a tensor that lies in the slices, one for each axis."""
+def _slice(b: Builder, x: Tensor, out: Tensor, slices: list[slice]) -> str:
+    """The part of a tensor that lies in the slices, one for each axis; as many elements as `out` has."""
     found = [s.indices(n) for s, n in zip(slices, x.shape, strict=True)]
+    if math.prod(len(range(*limits)) for limits in found) != math.prod(out.shape):
+        raise b.corrupt(f"slices a tensor of shape {out.shape} from one of {x.shape}")
     # -1 as an end means the last element in ONNX; what lies before the first is -n - 1.
     limits = [[start for start, _, _ in found], [end if end >= 0 else -n - 1 for (_, end, _), n in zip(found, x.shape, strict=True)],
               list(range(len(found))), [step for _, _, step in found]]
@@ -73,7 +79,7 @@ def slice_(b: Builder) -> None:
     _same_grid(b, x, out)
     if not len(begin) == len(size) == len(x.shape) or min(begin, default=0) < 0 or min(size, default=0) < -1:
         raise b.corrupt(f"slices {x.shape} from {begin} by {size}")
-    b.keep(out, _slice(b, x, [slice(start, None if n == -1 else start + n) for start, n in zip(begin, size, strict=True)]))
+    b.keep(out, _slice(b, x, out, [slice(start, None if n == -1 else start + n) for start, n in zip(begin, size, strict=True)]))
 
 
 def strided_slice(b: Builder) -> None:
@@ -95,7 +101,7 @@ def strided_slice(b: Builder) -> None:
             slices[k] = slice(start, start + 1 or None, 1)
         else:
             slices[k] = slice(None if o.begin_mask >> k & 1 else start, None if o.end_mask >> k & 1 else stop, step)
-    found = _slice(b, x, slices)
+    found = _slice(b, x, out, slices)
     b.keep(out, b.node("Reshape", [found, b.constant(np.array(out.shape, np.int64), "shape")], ".shaped") if o.shrink_axis_mask else found)
 
 
