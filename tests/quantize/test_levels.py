@@ -13,8 +13,8 @@ from lilliput.deploy.runtime import Session
 from lilliput.quantize import (
     AdditivePowersOfTwo,
     Binary,
-    Float,
     Levels,
+    Minifloat,
     PowerOfTwo,
     Scheme,
     Ternary,
@@ -25,7 +25,7 @@ from lilliput.quantize import (
     settle_,
 )
 
-TABLES = (Binary(), Ternary(), PowerOfTwo(bits=4), AdditivePowersOfTwo(bits=4), Float(exponent=2, mantissa=1), Levels(values=(-1.0, -0.25, 0.5, 2.0)))
+TABLES = (Binary(), Ternary(), PowerOfTwo(bits=4), AdditivePowersOfTwo(bits=4), Minifloat(exponent=2, mantissa=1), Levels(values=(-1.0, -0.25, 0.5, 2.0)))
 
 
 def test_levels_by_hand():
@@ -34,7 +34,7 @@ def test_levels_by_hand():
     assert PowerOfTwo(bits=3).levels == (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
     assert PowerOfTwo(bits=2, signed=False).levels == (0.0, 0.25, 0.5, 1.0)
     # Two exponent bits, one of mantissa: subnormals 0 and 0.5, then 1, 1.5, 2, 3, 4, 6.
-    assert Float(exponent=2, mantissa=1).levels[7:] == pytest.approx([0, 0.5 / 6, 1 / 6, 1.5 / 6, 2 / 6, 0.5, 4 / 6, 1])
+    assert Minifloat(exponent=2, mantissa=1).levels[7:] == pytest.approx([0, 0.5 / 6, 1 / 6, 1.5 / 6, 2 / 6, 0.5, 4 / 6, 1])
     # Sums of one of {0, 1, 1/4, 1/16} and one of {0, 1/2, 1/8, 1/32}, over the largest, 3/2.
     sums = sorted({a + b for a in (0, 1, 1 / 4, 1 / 16) for b in (0, 1 / 2, 1 / 8, 1 / 32)})
     assert AdditivePowersOfTwo(bits=4, signed=False).levels == pytest.approx([v / 1.5 for v in sums])

@@ -1,4 +1,4 @@
-"""Layers of one input channel with floating-point weights between quantized activations: ONNX Runtime must leave them so."""
+"""Layers with floating-point weights between quantized activations: ONNX Runtime must leave them so."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CLAMPS = {"Relu", "Clip"}
 def subtract_biases_(model: ir.Model) -> None:
     """Take the bias out of such layers: `conv(x, w) - (-b)`; where there is none, zeros.
 
-    ONNX Runtime's transformer WeightBiasQuantization rounds float weights right before a QuantizeLinear to int8, with one scale.
-    A scale for every input channel keeps it away (`lilliput.deploy.integer.keep_float_`), but one channel has only one. It does
-    not look past a subtraction, and no other of its rewrites puts one back into the layer, as it does with additions.
+    ONNX Runtime's transformer WeightBiasQuantization rounds float weights right before a QuantizeLinear to int8, with one scale;
+    weights on tables of levels would not keep theirs. It does not look past a subtraction, and no other of its rewrites puts
+    one back into the layer, as it does with additions.
     """
     for node in list(model.graph):
         if node.op_type in _LAYERS and _floating(node.inputs[1]) and _one_scale(node.inputs[0]) and _quantized_next(node):

@@ -75,50 +75,6 @@ def integer_biases_(model: ir.Model) -> None:
         node.replace_input_with(2, new.outputs[0])
 
 
-def keep_float_(model: ir.Model) -> None:
-    """Give a layer with float weights an input of its own, dequantized with a scale for every channel: all the same.
-
-    ONNX Runtime rounds the weights of a layer between DequantizeLinear and QuantizeLinear to int8, with one scale, where
-    they are no integers yet; it does so only behind a scale for the whole tensor. Weights on tables of levels would not keep theirs.
-    """
-    for node in list(model.graph):
-        x, weight = (*node.inputs, None, None)[:2]
-        channels = _channels(node, weight) if weight is not None else None
-        if x is None or weight is None or channels is None or _dequantized(weight):
-            continue
-        source = x.producer()
-        parameters = list(source.inputs[1:3]) if source is not None and source.op_type == "DequantizeLinear" else []
-        found = [ir.convenience.get_const_tensor(value) for value in parameters if value is not None]
-        if source is None or len(found) != 2 or found[0] is None or found[1] is None or found[0].size != 1:
-            continue
-        name = f"{node.outputs[0].name}.input"
-        repeated = [initializer(model, f"{name}.{kind}", np.repeat(t.numpy().reshape(1), channels), t.dtype)  # type: ignore[union-attr]
-                    for kind, t in zip(("scale", "zero_point"), found, strict=True)]
-        new = ir.Node("", "DequantizeLinear", [source.inputs[0], *repeated], [ir.AttrInt64("axis", 1)], num_outputs=1, name=f"{name}.dequantize")
-        new.outputs[0].name = name
-        model.graph.insert_before(node, new)
-        node.replace_input_with(0, new.outputs[0])
-
-
-def _dequantized(weight: ir.Value) -> bool:
-    """Whether integers stand behind the weight, perhaps turned."""
-    node = weight.producer()
-    while node is not None and node.op_type in {"Transpose", "Reshape"} and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node is not None and node.op_type == "DequantizeLinear"
-
-
-def _channels(node: ir.Node, weight: ir.Value) -> int | None:
-    """Channels of a layer's input, where its weight's shape is known."""
-    if node.op_type not in {"Conv", "ConvTranspose", "Gemm"} or weight.shape is None or not all(isinstance(size, int) for size in weight.shape):
-        return None
-    number = {name: a.as_int() for name, a in node.attributes.items() if name in ("group", "transB")}
-    sizes = [int(size) for size in weight.shape]  # type: ignore[arg-type]
-    if node.op_type == "Conv":
-        return sizes[1] * number.get("group", 1)
-    return sizes[1] if number.get("transB") else sizes[0]
-
-
 def _constant_source(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear of a constant that produces the value, if one does."""
     node = value.producer() if value is not None else None

@@ -25,7 +25,7 @@ from lilliput.core.atomic import write_bytes
 from lilliput.core.errors import CorruptFileError, LilliputError, PreconditionError
 from lilliput.deploy import dynamic, levels, lookup
 from lilliput.deploy.floating import subtract_biases_
-from lilliput.deploy.integer import global_pools_, integer_biases_, keep_float_, transpose_constants_
+from lilliput.deploy.integer import global_pools_, integer_biases_, transpose_constants_
 from lilliput.deploy.qdq import DOMAIN, lower_, needed_opset, translate
 from lilliput.deploy.shortcuts import means_for_pools_, short_cuts
 from lilliput.deploy.softmax import keep_softmax_
@@ -105,7 +105,6 @@ def _clean(model: ir.Model) -> None:
     global_pools_(model)
     transpose_constants_(model)
     integer_biases_(model)
-    keep_float_(model)
     dynamic.keep_inputs_(model)
     keep_softmax_(model)
     subtract_biases_(model)

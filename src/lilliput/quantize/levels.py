@@ -186,7 +186,7 @@ def _additive(bits: int, base: int) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Float(Table):
+class Minifloat(Table):
     """Small floating point with a sign, `exponent` and `mantissa` bits, subnormals and no infinities, scaled to reach `s`.
 
     `bits` follows from the two. (wang2018fp8)
