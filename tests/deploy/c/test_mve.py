@@ -11,6 +11,7 @@ from lilliput.deploy.c.arithmetic import DoubleRounding, SingleRounding
 from lilliput.deploy.c.emit import kernel_home
 from lilliput.deploy.c.harness import measure, missing
 from lilliput.deploy.c.operators import Buffer, Convolution, Window
+from lilliput.deploy.c.operators.in_place import InPlacePointwise
 from lilliput.deploy.c.plan import greedy
 from lilliput.deploy.c.targets import TARGETS
 
@@ -39,6 +40,12 @@ def exact():
             convolved("outside", (2, 2, 16), 16, (3, 3), 16, pads=(3, 3, 3, 3)), convolved("outside_dense", (2, 2, 5), 5, (3, 3), pads=(3, 3, 3, 3))]
 
 
+def in_place():
+    """Pixels that are put together in scratch memory."""
+    channels = ((5, 7), (16, 16), (40, 3), (17, 20))
+    return [InPlacePointwise.of(convolved(f"in_place_{a}", (3, 4, a), b, (1, 1))) for a, b in channels]
+
+
 def ties():
     """Sums that fall between two codes, on both sides of zero, for every shift; and sums near 2^30."""
     source = Buffer(name="ties_in", shape=(1, 1, 1), scale=1.0, zero=0)
@@ -50,7 +57,7 @@ def ties():
                         factors=np.exp2(exponents))]
 
 
-@pytest.mark.parametrize("steps", [large, exact, ties])
+@pytest.mark.parametrize("steps", [large, exact, in_place, ties])
 @pytest.mark.parametrize("rounding", [DoubleRounding(), SingleRounding()])
 def test_limits(steps, rounding):
     made = random.program(steps(), rounding=rounding)
