@@ -108,6 +108,8 @@ class Builder:
         if tensor.kind != "int8" or q is None:
             raise self.refused(f"has a tensor of type {tensor.kind}{'' if q is not None or tensor.kind != 'int8' else ' without a scale'} "
                                f"({tensor.name or tensor.index})")
+        if 0 in tensor.shape:
+            raise self.corrupt(f"has a tensor without elements, of shape {tensor.shape}")
         if q.scales.size != 1 or not -128 <= q.zeros[0] <= 127:
             raise self.corrupt(f"has an activation with {q.scales.size} scales and zero point {q.zeros[0]}")
         return q

@@ -46,8 +46,8 @@ class Tensor:
 
     @property
     def array(self) -> Array | None:
-        """The constant in its shape, a view of the file."""
-        return None if self.data is None else np.frombuffer(self.data, np.dtype(self.kind).newbyteorder("<")).reshape(self.shape)
+        """The constant in its shape, a view of the file; None for types that numpy has not."""
+        return None if self.data is None or not self.kind.islower() else np.frombuffer(self.data, np.dtype(self.kind).newbyteorder("<")).reshape(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -166,6 +166,6 @@ def _quantization(table: Table | None, shape: tuple[int, ...]) -> Quantization |
         raise table.buffer.corrupt("it has tensors with a quantization of their own kind, by blocks for instance")
     if zeros.size != scales.size or (scales.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scales.size)):
         raise table.buffer.corrupt(f"a tensor of shape {shape} has {scales.size} scales and {zeros.size} zero points along axis {axis}")
-    if not (np.isfinite(scales).all() and (scales > 0).all()) or np.abs(zeros).max() > 2**31:
-        raise table.buffer.corrupt("it has scales that are not positive, or zero points beyond 32 bits")
+    if not ((scales > 2.0**-60).all() and (scales < 2.0**60).all()) or np.abs(zeros).max() > 2**31:
+        raise table.buffer.corrupt("it has scales that are not positive or out of all proportion, or zero points beyond 32 bits")
     return Quantization(scales=scales.astype(np.float32), zeros=zeros.astype(np.int64), axis=axis)

@@ -15,7 +15,7 @@ from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.lowering import elementwise, views
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.graph import constant, describe, label, load, shape_of
-from lilliput.deploy.c.lowering.layout import Placed, in_order
+from lilliput.deploy.c.lowering.layout import Placed, distinct, in_order
 from lilliput.deploy.c.lowering.rules import RULES
 from lilliput.deploy.c.program import Port, Program
 from lilliput.deploy.tflite.convert import ARITHMETIC, MICRO
@@ -78,7 +78,7 @@ def _output(context: Context, value: ir.Value) -> Placed:
                                 f"int8; quantize the output too")
     placed = context.placed[value]
     flat = placed.positions.reshape(-1)
-    if placed.buffer in context.constants or np.unique(flat).size != flat.size or flat.size != placed.buffer.size:
+    if placed.buffer in context.constants or not distinct(flat) or flat.size != placed.buffer.size:
         order = np.argsort(flat, kind="stable")
         buffer = context.dense(placed, flat[order])
         positions = np.empty(flat.size, np.int64)

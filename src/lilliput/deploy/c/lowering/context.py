@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.lowering.graph import constant, describe
-from lilliput.deploy.c.lowering.layout import Placed, copies, in_order, is_dense
+from lilliput.deploy.c.lowering.layout import Placed, copies, distinct, in_order, is_dense
 from lilliput.deploy.c.operators import Buffer, Move, Operator
 
 Array = NDArray[Any]
@@ -91,7 +91,7 @@ class Context:
         buffer = tensor.buffer
         if is_dense(positions, buffer.size):
             return buffer
-        if buffer in self.free and positions.size == buffer.size and np.unique(positions).size == buffer.size:
+        if buffer in self.free and positions.size == buffer.size and distinct(positions):
             self._place(buffer, positions)
             return buffer
         grid = Grid(scale=buffer.scale, zero=buffer.zero)
@@ -103,7 +103,7 @@ class Context:
         """A buffer that is a list of rows, `positions` `(..., n)` of one each, in any order; and where the elements of `positions` lie in it."""
         bases = positions[..., :1]
         if (tensor.buffer not in self.free and positions.size == tensor.buffer.size and bool((positions == bases + np.arange(positions.shape[-1])).all())
-                and np.unique(bases).size == bases.size):
+                and distinct(bases)):
             return tensor.buffer, positions
         return self.dense(tensor, positions), np.arange(positions.size).reshape(positions.shape)
 

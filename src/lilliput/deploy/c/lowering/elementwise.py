@@ -14,7 +14,7 @@ from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering import micro
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.graph import constant, describe, label, shape_of
-from lilliput.deploy.c.lowering.layout import Placed, copies
+from lilliput.deploy.c.lowering.layout import Placed, copies, distinct
 from lilliput.deploy.c.operators import Add, Buffer, Move, Multiply, Table, rescaling
 from lilliput.deploy.c.operators.base import HIGH, LOW, clip
 from lilliput.deploy.runtime import open_session
@@ -128,7 +128,7 @@ def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found
     own = micro.codes(context, value, tensor.buffer, grid) if context.micro else None
     codes = codes if own is None else own.astype(np.int8)
     buffer, positions = tensor.buffer, tensor.positions
-    if positions.size == buffer.size and np.unique(positions).size == buffer.size:
+    if positions.size == buffer.size and distinct(positions):
         out = context.buffer(value.name, buffer.shape, grid)
         context.emit(Table(inputs=(buffer,), output=out, layer=layer, table=codes), target, positions)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike
 from typing import Any
 
@@ -18,6 +19,8 @@ from lilliput.deploy.c.lowering.patterns import simplify
 Array = NDArray[Any]
 # A constant this large is no shape computation.
 _FOLDED_BYTES = 1 << 24
+# More than any microcontroller holds; lowering keeps a place of 8 bytes for each.
+_ELEMENTS = 1 << 24
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _DOMAINS = frozenset({"", "ai.onnx"})
 
@@ -68,6 +71,11 @@ def _fixed(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _vet(model: ir.Model) -> None:
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        dims = _dims(value) or ()
+        if math.prod(dims) > _ELEMENTS:
+            raise PreconditionError(f"{value.name} has {math.prod(dims)} elements (shape {dims}); generated code holds at most {_ELEMENTS} in one tensor: "
+                                    f"use smaller inputs, or another runtime")
     for node in model.graph:
         if node.domain not in _DOMAINS:
             raise PreconditionError(f"{describe(node)} is of the domain {node.domain}, which generated code does not know; export the model with "

@@ -57,6 +57,11 @@ def is_dense(positions: Array, size: int) -> bool:
     return positions.size == size and bool((positions.reshape(-1) == np.arange(size)).all())
 
 
+def distinct(positions: Array) -> bool:
+    """Whether no position comes twice."""
+    return positions.size == 0 or int(np.bincount(positions.reshape(-1)).max()) == 1
+
+
 def copies(source: int, positions: Array, targets: Array | None = None, table: Array | None = None) -> list[Copy]:
     """Copies that bring the elements at `positions` of input `source`, in order, to `targets`, rising: 0, 1, 2... unless given.
 
