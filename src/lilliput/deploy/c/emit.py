@@ -16,7 +16,7 @@ from lilliput.core.atomic import write_text
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.arithmetic import SingleRounding
 from lilliput.deploy.c.operators import Buffer, Operator
-from lilliput.deploy.c.plan import Plan
+from lilliput.deploy.c.plan import Plan, faults, picture, table
 from lilliput.deploy.c.program import Port
 from lilliput.deploy.c.targets import Target
 
@@ -46,6 +46,7 @@ class _Source:
     kernels: list[str] = field(default_factory=list)
     flash: int = 0
     names: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    structures: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def array(self, name: str, array: Array) -> str:
         """The C name of a constant array; equal arrays are one."""
@@ -71,7 +72,10 @@ class _Source:
             name = f"s{index}" + (f"_{part}" if part else "")
             fields = [f".{key} = {self.array(f'{name}_{key}', array)}" for key, array in call.arrays.items()]
             fields += [f".{key} = {'(-2147483647 - 1)' if value == -(2**31) else value}" for key, value in call.fields.items()]
-            self.records.append({"comment": step.layer.replace("*/", ""), "structure": call.structure, "name": name, "fields": fields})
+            if (call.structure, *fields) not in self.structures:
+                self.structures[call.structure, *fields] = name
+                self.records.append({"comment": step.layer.replace("*/", ""), "structure": call.structure, "name": name, "fields": fields})
+            name = self.structures[call.structure, *fields]
             reads = range(len(step.inputs)) if call.reads is None else call.reads
             pointers = [*(self.pointer(step.inputs[i]) for i in reads), self.pointer(step.output)]
             if call.scratch:
@@ -141,12 +145,15 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     """Write the project into a folder and return the names of its files; portable kernels without a target.
 
     `samples` are codes of the inputs, in their buffers' layout, for the test vector; two random ones where none are given.
-    Raises `PreconditionError` for a name that C cannot have.
+    Raises `PreconditionError` for a name that C cannot have, and for a plan whose replay shows a byte overwritten before it is read.
     """
     from lilliput import __version__
 
     if not _NAME.fullmatch(name):
         raise PreconditionError(f"name {name!r} is no C name in lower case; use letters, digits and _, a letter first")
+    wrong = faults(plan, pixels_at_once=2 if target is None else target.pixels_at_once)
+    if wrong:
+        raise PreconditionError(f"the plan does not hold for these kernels: {wrong[0]}; make it by plan() with the target's pixels_at_once")
     program, source = plan.program, _Source(plan)
     for i, step in enumerate(program.steps):
         source.step(i, step)
@@ -164,9 +171,12 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     folder.mkdir(parents=True, exist_ok=True)
     for file, template in texts.items():
         write_text(folder / file, templates.get_template(template).render(**common))
+    maps = {f"{name}_memory.txt": table(plan), f"{name}_memory.svg": picture(plan)}
+    for file, text in maps.items():
+        write_text(folder / file, text)
     for file in (*headers, *kernels):
         write_text(folder / file, kernel_file(file, target).read_text())
-    return [*texts, *headers, *kernels]
+    return [*texts, *maps, *headers, *kernels]
 
 
 def constant_bytes(plan: Plan) -> int:

@@ -66,4 +66,5 @@ def picture(plan: Plan) -> str:
         x = _LEFT + 110 * k
         parts.append(f'<rect x="{x}" y="{_HEIGHT - 14}" width="10" height="10" fill="{colour}" fill-opacity="0.55"/>'
                      f'<text x="{x + 15}" y="{_HEIGHT - 5}">{role}</text>')
+    parts.append(f'<text x="{_WIDTH - _MARGIN}" y="{_HEIGHT - 5}" text-anchor="end">bytes of the arena, step by step</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -23,7 +23,7 @@ class Overlap:
     `pixels_at_once`: so many pixels of an output the kernels compute before they read on.
     """
 
-    pixels_at_once: int = 1
+    pixels_at_once: int = 2
 
     def __call__(self, step: Operator) -> Mapping[Buffer, int]:
         """See `Overlap`."""

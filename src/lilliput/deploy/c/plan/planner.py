@@ -19,13 +19,14 @@ _ORDERED = 400
 
 
 def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patches: bool | None = None, seconds: float = 10.0,
-         pixels_at_once: int = 1) -> Plan:
+         pixels_at_once: int = 2) -> Plan:
     """A plan with the least arena that is found in so many seconds; the same every time where they suffice.
 
     `overlap`: outputs may share memory with inputs, and convolutions may run in place. `patches`: the first stage is computed patch by
-    patch, or never, or where it takes `ram` bytes (None); with `ram`, of all ways into patches that fit the one with the fewest
-    multiplications. `pixels_at_once`: so many pixels the kernels compute at the same time. Raises `BudgetError` if the arena exceeds `ram`,
-    `PreconditionError` if patches are asked for and no stage of the program can be computed so.
+    patch (True), never (False), or only where the arena exceeds `ram` bytes otherwise (None). With `ram`, of all ways into patches that fit
+    the one with the fewest multiplications is taken, else the one with the least arena. `pixels_at_once`: so many pixels the kernels compute
+    at the same time; the portable ones two. Raises `BudgetError` if the arena exceeds `ram`, naming the fullest step, `PreconditionError` if
+    patches are asked for and no stage of the program can be computed so.
     """
     if seconds <= 0 or pixels_at_once < 1 or (ram is not None and ram < 0):
         raise PreconditionError("a plan takes seconds > 0, pixels_at_once >= 1 and ram >= 0")

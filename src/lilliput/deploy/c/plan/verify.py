@@ -21,7 +21,7 @@ from lilliput.deploy.c.plan.lifetimes import ALIGNMENT, Plan
 Array = NDArray[Any]
 
 
-def faults(plan: Plan, *, samples: Sequence[Sequence[Array]] = (), pixels_at_once: int = 1) -> list[str]:
+def faults(plan: Plan, *, samples: Sequence[Sequence[Array]] = (), pixels_at_once: int = 2) -> list[str]:
     """What is wrong with a plan; nothing for a sound one.
 
     With samples of the inputs, in codes, every step is computed from the bytes in the arena too, and the outputs are compared with the
@@ -124,7 +124,7 @@ def written_before(step: Operator, index: int, at_once: int = 1) -> Array:
     """For each byte of an input, how many bytes of the output may be written before it is read for the last time; int64."""
     size = step.inputs[index].size
     if isinstance(step, InPlacePointwise):
-        return np.arange(size) // step.image[2] * step.weights.shape[0]
+        return np.arange(size) // step.image[2] * int(step.weights.shape[0])
     if isinstance(step, Convolution | Pool) and step.lag(index) is not None:
         depth = step.weights.shape[0] if isinstance(step, Convolution) else step.image[2]
         pixels = np.where(readers := _last_reader(step.window, step.image[:2]), readers - 1 + at_once, 0)
