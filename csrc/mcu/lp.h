@@ -29,7 +29,30 @@ typedef struct {
     int16_t in_h, in_w, in_c, out_h, out_w, out_c, groups;
     int16_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int16_t in_zero, out_zero, low, high;
+    int16_t out_stride; /* codes from one pixel of the output to the next: out_c, or more where only some filters are computed */
 } lp_conv;
+
+typedef void lp_conv_kernel(const lp_conv *p, const int8_t *in, int8_t *out);
+
+typedef struct {
+    lp_conv conv; /* without weights */
+    lp_conv_kernel *kernel;
+    const uint8_t *codes; /* indices, lowest bits first, each filter from a new byte on */
+    const int8_t *table;
+    int32_t filter; /* weights of a filter */
+    int16_t tile, bits; /* filters decoded at a time */
+} lp_packed_conv;
+
+typedef struct {
+    lp_conv conv; /* without weights */
+    lp_conv_kernel *kernel;
+    const uint8_t *codes; /* state, first byte highest, then the bytes that refill it */
+    const int8_t *table;
+    const uint8_t *slots; /* 256: the symbol of each remainder */
+    const uint16_t *frequencies, *starts; /* of each symbol, in 1/256 */
+    int32_t filter;
+    int16_t tile;
+} lp_coded_conv;
 
 typedef struct {
     int16_t in_h, in_w, channels, out_h, out_w;
@@ -96,6 +119,8 @@ void lp_pointwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_depthwise_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_depthwise_in_place_s8(const lp_conv *p, int8_t *buffer, int8_t *scratch);
 void lp_pointwise_in_place_s8(const lp_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
+void lp_packed_conv_s8(const lp_packed_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
+void lp_coded_conv_s8(const lp_coded_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
 void lp_transposed_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out);
 void lp_max_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);
 void lp_average_pool_s8(const lp_pool *p, const int8_t *in, int8_t *out);
@@ -124,14 +149,22 @@ static inline int32_t lp_divide_by_power(int32_t x, int exponent)
     return (x >> exponent) + (remainder > threshold);
 }
 
+/* Twice x 2^-exponent M of lp_rescale before its last bit is rounded away, and with 2 zero + 1 added, so that the half of it is the code.
+ * To divide with ties away from zero is to take 1 from what is below zero and to divide with ties up. exponent >= 1. */
+static inline int32_t lp_twice(int32_t x, int32_t multiplier, int exponent, int32_t zero)
+{
+    const int32_t high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
+    return ((high + (high >> 31)) >> (exponent - 1)) + 2 * zero + 1;
+}
+
 /* x M. The lowering keeps x 2^shift within 32 bits. */
 static inline int32_t lp_rescale(int32_t x, int32_t multiplier, int shift)
 {
 #ifdef LP_SINGLE_ROUNDING
     return (int32_t)(((int64_t)x * multiplier + ((int64_t)1 << (30 - shift))) >> (31 - shift));
 #else
-    int left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
-    return lp_divide_by_power(lp_high_multiply((int32_t)((uint32_t)x << left), multiplier), right);
+    return shift < 0 ? lp_twice(x, multiplier, -shift, 0) >> 1
+                     : (int32_t)(((int64_t)(int32_t)((uint32_t)x << shift) * multiplier + (1 << 30)) >> 31);
 #endif
 }
 
@@ -143,6 +176,18 @@ static inline int32_t lp_clamp(int32_t x, int32_t low, int32_t high)
 static inline int8_t lp_finish(const lp_conv *p, int32_t sum, int32_t channel)
 {
     return (int8_t)lp_clamp(lp_rescale(sum, p->multipliers[channel], p->shifts[channel]) + p->out_zero, p->low, p->high);
+}
+
+/* Some of a convolution's filters, with weights that are decoded. */
+static inline lp_conv lp_filters(const lp_conv *p, int32_t first, int32_t count, const int8_t *weights)
+{
+    lp_conv part = *p;
+    part.weights = weights;
+    part.bias += first;
+    part.multipliers += first;
+    part.shifts += first;
+    part.out_c = (int16_t)count;
+    return part;
 }
 
 #ifdef __cplusplus
