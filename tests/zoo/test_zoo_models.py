@@ -74,6 +74,7 @@ def unet(inputs, outputs, channels):
     ("vit_tiny", vit(128, 6, 64, 48)),
     ("decoder", decoder(256, 128, 192, 6)),
     ("unet", unet(3, 1, [32, 64, 128])),
+    ("phinet", 30_917 + (38 + 1) * 10),  # the authors' code without its classifier
 ])
 def test_published_parameter_counts(name, parameters):
     with torch.device("meta"):
@@ -113,6 +114,7 @@ SMALL = {
     "lenet_300_100": ((2, 8, 8), {"image_size": 8}),
     "mobilenet_v1": ((2, 32, 32), {"width": 0.25, "small_input": True}),
     "mobilenet_v2": ((2, 32, 32), {"width": 0.25, "small_input": True}),
+    "phinet": ((2, 16, 16), {"t_zero": 2.0}),
     "resnet8": ((2, 8, 8), {"width": 0.5}),
     "resnet18": ((2, 16, 16), {"small_input": True}),
     "resnet20": ((2, 12, 12), {"width": 0.5}),

@@ -7,11 +7,12 @@ from lilliput.zoo.ds_cnn import ds_cnn
 from lilliput.zoo.lenet import lenet5, lenet_300_100
 from lilliput.zoo.mobilenet_v1 import mobilenet_v1
 from lilliput.zoo.mobilenet_v2 import mobilenet_v2
+from lilliput.zoo.phinet import phinet
 from lilliput.zoo.resnet import resnet18, resnet50
 from lilliput.zoo.resnet_cifar import resnet8, resnet20, resnet56
 from lilliput.zoo.unet import unet
 from lilliput.zoo.vit import vit_tiny
 
 __all__ = ["autoencoder", "create", "decoder", "ds_cnn", "input_dtype", "input_shape", "lenet5", "lenet_300_100", "mobilenet_v1",
-           "mobilenet_v2", "names", "options_of", "resnet8", "resnet18", "resnet20", "resnet50", "resnet56", "resolve", "unet",
-           "vit_tiny"]
+           "mobilenet_v2", "names", "options_of", "phinet", "resnet8", "resnet18", "resnet20", "resnet50", "resnet56", "resolve",
+           "unet", "vit_tiny"]

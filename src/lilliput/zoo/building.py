@@ -18,6 +18,7 @@ from lilliput.zoo.ds_cnn import ds_cnn
 from lilliput.zoo.lenet import lenet5, lenet_300_100
 from lilliput.zoo.mobilenet_v1 import mobilenet_v1
 from lilliput.zoo.mobilenet_v2 import mobilenet_v2
+from lilliput.zoo.phinet import phinet
 from lilliput.zoo.resnet import resnet18, resnet50
 from lilliput.zoo.resnet_cifar import resnet8, resnet20, resnet56
 from lilliput.zoo.unet import unet
@@ -41,6 +42,7 @@ _ZOO = {family.build.__name__: family for family in (
     _Family(lenet_300_100, (28, 28)),
     _Family(mobilenet_v1, (224, 224)),
     _Family(mobilenet_v2, (224, 224)),
+    _Family(phinet, (128, 128)),
     _Family(resnet8, (32, 32)),
     _Family(resnet18, (224, 224)),
     _Family(resnet20, (32, 32)),
