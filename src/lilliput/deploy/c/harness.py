@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,36 +88,45 @@ def measure(plan: Plan, target: Target, samples: Sequence[Sequence[Array]], *, l
 
     Raises `PreconditionError` naming packages that are missing, and with the compiler's or emulator's last words when they fail.
     """
+    ready(target)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        emit(plan, folder, target=target, samples=samples[:1])
+        values = {"name": "model", "NAME": "MODEL", "samples": len(samples), "painted": _PAINTED, "inputs": ports(plan, plan.program.inputs, "INPUT"),
+                  "outputs": ports(plan, plan.program.outputs, "OUTPUT")}
+        data = b"".join(np.ascontiguousarray(a, np.int8).tobytes() for sample in samples for a in sample)
+        found, out = execute(folder, "main.c.j2", values, target, data, level)
+    return Measurement(outputs=_split(plan, np.frombuffer(out, np.int8), len(samples)), instructions=found["ticks"], stack=found["stack"])
+
+
+def ready(target: Target) -> None:
+    """Raise `PreconditionError` where a target cannot be built and run here."""
     absent = missing(target)
     if absent:
         raise PreconditionError(absent)
     if target.board is None:
         raise PreconditionError(f"{target.name} is no emulated board; run `make test` in the generated folder")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        emit(plan, folder, target=target, samples=samples[:1])
-        _harness(plan, target, folder, len(samples))
-        objects = compile_objects(folder, target, level)
-        _call([target.compiler, *target.flags, *target.libraries, "-nostartfiles", "-T", "link.ld", "-Wl,--gc-sections", *(o.name for o in objects),
-               "-o", "program.elf"], folder)
-        (folder / "input.bin").write_bytes(b"".join(np.ascontiguousarray(a, np.int8).tobytes() for sample in samples for a in sample))
-        out = _call([target.board.emulator, "-M", target.board.machine, *target.board.options, "-display", "none", "-serial", "null", "-monitor", "none",
-                     "-semihosting-config", "enable=on,target=native", "-icount", "shift=0,sleep=off", "-kernel", "program.elf"], folder)
-        found = dict(re.findall(r"^(\w+) (\d+)$", out, re.MULTILINE))
-        flat = np.frombuffer((folder / "output.bin").read_bytes(), np.int8)
-        count = (int(found["ticks"]) - int(found["idle"])) * target.board.instructions_per_tick
-        return Measurement(outputs=_split(plan, flat, len(samples)), instructions=round(count), stack=int(found["stack"]))
 
 
-def _harness(plan: Plan, target: Target, folder: Path, samples: int) -> None:
-    board = target.board
+def execute(folder: Path, main: str, values: Mapping[str, Any], target: Target, data: bytes, level: str) -> tuple[dict[str, int], bytes]:
+    """Build a folder of sources with a main program from a template, and run it under emulation on `data`.
+
+    Returns the numbers that it prints, `ticks` as instructions, and the bytes that it writes.
+    """
+    board, templates = target.board, environment()
     assert board is not None
-    values = {"name": "model", "NAME": "MODEL", "samples": samples, "painted": _PAINTED, "inputs": ports(plan, plan.program.inputs, "INPUT"),
-              "outputs": ports(plan, plan.program.outputs, "OUTPUT"), "flash": board.flash, "ram": board.ram,
-              "entry": "start" if board.machine == "virt" else "run"}
-    templates = environment()
-    for file, template in (("harness_main.c", "main.c.j2"), ("harness_start.c", "start.c.j2"), ("link.ld", "link.ld.j2")):
+    values = {**values, "flash": board.flash, "ram": board.ram, "entry": "start" if board.machine == "virt" else "run"}
+    for file, template in (("harness_main.c", main), ("harness_start.c", "start.c.j2"), ("link.ld", "link.ld.j2")):
         write_text(folder / file, templates.get_template(f"harness/{template}").render(**values))
+    objects = compile_objects(folder, target, level)
+    _call([target.compiler, *target.flags, *target.libraries, "-nostartfiles", "-T", "link.ld", "-Wl,--gc-sections", *(o.name for o in objects),
+           "-o", "program.elf"], folder)
+    (folder / "input.bin").write_bytes(data)
+    out = _call([board.emulator, "-M", board.machine, *board.options, "-display", "none", "-serial", "null", "-monitor", "none",
+                 "-semihosting-config", "enable=on,target=native", "-icount", "shift=0,sleep=off", "-kernel", "program.elf"], folder)
+    found = {key: int(value) for key, value in re.findall(r"^(\w+) (\d+)$", out, re.MULTILINE)}
+    found["ticks"] = round((found["ticks"] - found["idle"]) * board.instructions_per_tick)
+    return found, (folder / "output.bin").read_bytes()
 
 
 def _split(plan: Plan, flat: Array, samples: int) -> list[list[Array]]:
