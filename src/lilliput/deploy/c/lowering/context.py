@@ -58,17 +58,13 @@ class Context:
     """What the rules of a lowering share."""
 
     rounding: Rounding = field(default_factory=DoubleRounding)
-    micro: bool = False  # codes as TensorFlow Lite Micro gives them, its detours through float32 and 16 bits included
+    micro: bool = False  # codes as TensorFlow Lite Micro gives them, its detours included
     steps: list[Operator] = field(default_factory=list)
     constants: dict[Buffer, Array] = field(default_factory=dict)
     placed: dict[ir.Value, Placed] = field(default_factory=dict)
     free: set[Buffer] = field(default_factory=set)
     origins: set[ir.Value] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
-
-    def product(self, a: float, b: Array | float) -> Array:
-        """The scale of a product of codes; TensorFlow Lite multiplies those of whole tensors in float32."""
-        return np.asarray(np.float32(a) * np.asarray(b, np.float32) if self.micro else a * np.asarray(b), np.float64)
 
     def buffer(self, name: str | None, shape: Sequence[int], grid: Grid) -> Buffer:
         """A new buffer with a name of its own."""

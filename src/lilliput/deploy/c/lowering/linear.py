@@ -185,7 +185,7 @@ def linear(context: Context, node: ir.Node, value: ir.Value, grid: Grid, bias: i
         buffer, codes = tensor.buffer, codes[np.argsort(columns)]
     else:
         buffer = context.dense(tensor, positions)
-    scales = np.broadcast_to(context.product(buffer.scale, w.scales) if w.axis is None else buffer.scale * w.scales, (filters,))
+    scales = np.broadcast_to(buffer.scale * w.scales, (filters,))
     offset = _bias(bias, node, scales, filters)
     _range(node, codes.T, offset)
     shape = shape_of(value)
@@ -215,6 +215,5 @@ def matmul(context: Context, node: ir.Node, value: ir.Value, grid: Grid) -> None
     # Rows first, then the batch: where heads are joined afterwards, they lie side by side already.
     out = context.buffer(value.name, (rows, batch, columns), grid)
     step = MatMul(inputs=(a, b), output=out, layer=label(node), shape=(batch, rows, inner, columns), strides_a=strides_a, strides_b=strides_b,  # type: ignore[arg-type]
-                  offsets=(offset_a, offset_b), low=grid.low, high=grid.high,
-                  factor=float(context.product(a.scale, b.scale)) / grid.scale if context.micro else None)
+                  offsets=(offset_a, offset_b), low=grid.low, high=grid.high)
     context.emit(step, value, in_order((batch, rows, columns), (1, 0, 2)).reshape(shape))

@@ -20,14 +20,13 @@ class MatMul(Operator):
     """`out[i, n, j] = M sum_k (a[n, i, k] - z_a) (b[n, k, j] - z_b) + z_out`.
 
     Strides and offsets in elements, so that heads need no transposition: `(batch, row, inner)` of `a`, `(batch, inner, column)` of
-    `b`. The output is `(row, batch, column)`; `factor` is `M` where it is not `s_a s_b / s_out`.
+    `b`. The output is `(row, batch, column)`.
     """
 
     shape: tuple[int, int, int, int]
     strides_a: tuple[int, int, int]
     strides_b: tuple[int, int, int]
     offsets: tuple[int, int] = (0, 0)
-    factor: float | None = None
     low: int = LOW
     high: int = HIGH
 
@@ -38,7 +37,7 @@ class MatMul(Operator):
 
     def _factor(self) -> tuple[int, int]:
         a, b = (buffer.scale for buffer in self.inputs)
-        return multiplier_of(a * b / self.output.scale if self.factor is None else self.factor)
+        return multiplier_of(a * b / self.output.scale)
 
     def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
         """See `Operator`."""
