@@ -11,16 +11,17 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parent.parent
 PEERS = HOME / ".venv-peers" / "bin" / "python"
+LITERT = HOME / ".venv-litert" / "bin" / "python"  # made by `make test-litert`
 
 
-def run(module: str, *arguments: str, peer: bool = False, threads: int = 2) -> Any:
-    """What `python -m benchmarks.MODULE ARGUMENTS` prints as its last line, read as JSON, in a fresh process.
+def run(module: str, *arguments: str, peer: bool = False, python: Path | None = None, threads: int = 2) -> Any:
+    """What `python -m benchmarks.MODULE ARGUMENTS` prints as its last line, read as JSON, in a fresh process of `python`.
 
     Raises `RuntimeError` with the process's last words when it fails.
     """
-    python = PEERS if peer else Path(sys.executable)
+    python = python or (PEERS if peer else Path(sys.executable))
     if not python.exists():
-        raise RuntimeError("there is no .venv-peers: `make bench` makes it")
+        raise RuntimeError(f"there is no {python}: `make bench` makes .venv-peers, `make test-litert` .venv-litert")
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([str(python), "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True, cwd=HOME,
                           env=environment, check=False)
