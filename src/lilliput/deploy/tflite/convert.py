@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from lilliput.deploy.tflite import layers, moves, pointwise
 from lilliput.deploy.tflite.builder import TO_FIRST, Builder
-from lilliput.deploy.tflite.schema import Model, Operator, Tensor, parse
+from lilliput.deploy.tflite.schema import Operator, Tensor, parse
 
 _OPSET, _IR = 20, 10
 _BORDER = ("float32", "uint8")
@@ -143,4 +143,4 @@ def read(path: str | PathLike[str]) -> onnx.ModelProto:
     return to_onnx(path) if is_tflite(path) else read_onnx(path)
 
 
-__all__ = ["ARITHMETIC", "MICRO", "Model", "is_tflite", "read", "to_onnx"]
+__all__ = ["ARITHMETIC", "MICRO", "is_tflite", "read", "to_onnx"]

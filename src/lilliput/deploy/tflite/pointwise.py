@@ -25,7 +25,7 @@ def binary(b: Builder) -> None:
 
 
 def function(b: Builder) -> None:
-    """A function of one element."""
+    """A function of one element. TensorFlow Lite Micro has no GELU; LiteRT's exact one is a step off the correctly rounded at some codes."""
     assert b.operator is not None
     x, out, o = b.tensor(0), b.tensor(0, output=True), b.operator.options
     first = b.has_first(x)
