@@ -43,11 +43,11 @@ def place(demand: Demand, limit: Limit, below: int | None = None) -> Placement:
     if len(kept) > _LARGEST:
         parts = first_fit(demand, dropped[::-1], in_parts(demand, kept, limit))
         return Placement(demand=demand, offsets=min(found, parts, key=demand.height), bound=bound)
-    search = Search(demand, kept, limit, target)
+    search = Search(demand, kept, limit, target, bound)
     search.extend(dict.fromkeys(kept, 0), 0, 0, {})
     if search.found is not None:
         found = first_fit(demand, dropped[::-1], search.found)
-    return Placement(demand=demand, offsets=found, bound=bound if search.stopped else search.least)
+    return Placement(demand=demand, offsets=found, bound=bound if search.stopped else max(bound, search.least))
 
 
 def _reduced(demand: Demand, least: int) -> tuple[list[int], list[int]]:
@@ -160,9 +160,9 @@ class Search:
         if not starts:
             self.least, self.found = top, dict(placed)
             return
-        if self.least <= self.enough or self.limit.spent():
+        if self.limit.spent():
             self.stopped = True
-        if self.stopped or max(top, self._bound(starts, last)) >= self.least or self._known(starts, last, top):
+        if self.stopped or self.least <= self.enough or max(top, self._bound(starts, last)) >= self.least or self._known(starts, last, top):
             return
         sizes = self.demand.sizes
         reach = {i: max((d for j, d in self.near[i].items() if j in starts), default=0) for i in starts}
