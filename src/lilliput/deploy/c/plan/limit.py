@@ -20,6 +20,11 @@ class Limit:
         """Seconds."""
         return max(self.seconds - (time.monotonic() - self.began), 0.0)
 
+    @property
+    def over(self) -> bool:
+        """Whether it ended the search."""
+        return self.visited > self.nodes or self.left <= 0
+
     def spent(self) -> bool:
         """Count a node; whether it is one too many."""
         self.visited += 1

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from lilliput.deploy.c.plan.flow import Flow
 from lilliput.deploy.c.plan.limit import Limit
 
+# Sets of steps that the beam search keeps.
+_BEAM = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -23,7 +26,8 @@ def best(flow: Flow, limit: Limit) -> Order:
     """The order with the least peak: the shortest path over sets of steps that are done, a path's length its largest step.
 
     A set is left once, with the least peak that leads to it. (A dynamic programme over such sets: ahn2020serenity.) When the limit
-    ends the search, the least peak of the sets not yet left is the bound, and the order is the better of the given one and a greedy one.
+    ends the search, the least peak of the sets not yet left is the bound, and the order is the better of the given one and that of a beam
+    search.
     """
     count = len(flow.needs)
     full, given = (1 << count) - 1, _follow(flow, range(count))
@@ -37,7 +41,7 @@ def best(flow: Flow, limit: Limit) -> Order:
         if done == full:
             return Order(steps=_path(came, full), peak=peak, bound=peak) if peak < given else Order(steps=tuple(range(count)), peak=given, bound=peak)
         if limit.spent():
-            order = _greedy(flow, done, live, _path(came, done))
+            order = _beam(flow)
             reached = _follow(flow, order)
             return Order(steps=order, peak=reached, bound=peak) if reached < given else Order(steps=tuple(range(count)), peak=given, bound=peak)
         for step, (needed, after) in _moves(flow, done, live, peak):
@@ -72,19 +76,22 @@ def _follow(flow: Flow, order: tuple[int, ...] | range) -> int:
     return peak
 
 
-def _greedy(flow: Flow, done: int, live: int, begun: tuple[int, ...]) -> tuple[int, ...]:
-    """The rest of an order, each time the step that leaves least behind."""
-    order = list(begun)
-    while len(order) < len(flow.needs):
-        costs = {step: flow.run(done, live, step) for step in flow.ready(done)}
-        step = min(costs, key=lambda i: (costs[i][1], costs[i][0], i))
-        done, live = done | 1 << step, costs[step][1]
-        order.append(step)
-    return tuple(order)
+def _beam(flow: Flow) -> tuple[int, ...]:
+    """An order from the sets of equally many steps that have the least peaks, and least live behind them, so many at a time."""
+    states: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (flow.start, flow.start, ())}
+    for _ in flow.needs:
+        found: dict[int, tuple[int, int, tuple[int, ...]]] = {}
+        for done, (peak, live, order) in states.items():
+            for step, (needed, after) in _moves(flow, done, live, peak):
+                target, state = done | 1 << step, (max(peak, needed), after, (*order, step))
+                if target not in found or state < found[target]:
+                    found[target] = state
+        states = dict(sorted(found.items(), key=lambda item: item[1])[:_BEAM])
+    return next(iter(states.values()))[2]
 
 
-def orders(flow: Flow, below: int) -> Iterator[tuple[int, ...]]:
-    """All orders whose peak is under so many words."""
+def orders(flow: Flow, below: int, limit: Limit) -> Iterator[tuple[int, ...]]:
+    """All orders whose peak is under so many words, as far as the limit goes."""
     full = (1 << len(flow.needs)) - 1
     dead: set[int] = set()
 
@@ -93,7 +100,7 @@ def orders(flow: Flow, below: int) -> Iterator[tuple[int, ...]]:
             yield order
             return
         alive = False
-        for step in flow.ready(done):
+        for step in flow.ready(done) if not limit.spent() else ():
             needed, after = flow.run(done, live, step)
             if needed < below and done | 1 << step not in dead:
                 for found in extend(done | 1 << step, after, (*order, step)):

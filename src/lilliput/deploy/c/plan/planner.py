@@ -11,7 +11,7 @@ from lilliput.deploy.c.plan.flow import Flow, as_is
 from lilliput.deploy.c.plan.in_place import choose, ways
 from lilliput.deploy.c.plan.lifetimes import ALIGNMENT, Plan
 from lilliput.deploy.c.plan.limit import Limit
-from lilliput.deploy.c.plan.order import best, orders
+from lilliput.deploy.c.plan.order import Order, best, orders
 from lilliput.deploy.c.plan.overlap import Overlap, Sharing, apart
 from lilliput.deploy.c.program import Program
 
@@ -34,7 +34,7 @@ def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patc
     whole = _whole(program, sharing, limit, overlap)
     found = whole
     if patches or (patches is None and ram is not None and whole.arena > ram):
-        split = patched(program.reordered(_order(program, sharing, limit, overlap)), sharing, limit, ram)
+        split = patched(program.reordered(_order(program, sharing, limit, overlap).steps), sharing, limit, ram)
         if split is None and patches:
             raise PreconditionError("no first stage of this program can be computed in patches: it takes windows, tables, sums and products over images "
                                     "from one input to one output; leave patches out")
@@ -45,16 +45,19 @@ def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patc
     return found
 
 
-def _order(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> tuple[int, ...]:
-    return best(Flow.of(program, sharing, ways if overlap else as_is), limit.part(0.3)).steps
+def _order(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> Order:
+    return best(Flow.of(program, sharing, ways if overlap else as_is), limit.part(0.3))
 
 
 def _whole(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> Plan:
     """The plan without patches."""
-    ordered = program.reordered(_order(program, sharing, limit, overlap))
+    order = _order(program, sharing, limit, overlap)
+    ordered = program.reordered(order.steps)
     found = choose(ordered, sharing, limit) if overlap else place(Demand.of(ordered, sharing), limit.part(0.3))
     flow = Flow.of(found.demand.program, sharing)
-    bound = best(flow, limit.part(0.3)).bound
+    # With other ways to compute steps, the bound of the order is that of the least of them.
+    several = overlap and any(len(ways(step)) > 1 for step in program.steps)
+    bound = best(flow, limit.part(0.3)).bound if several else order.bound
     if found.height > bound and len(flow.needs) <= _ORDERED:
         found, exact = _reordered(found, flow, sharing, limit)
         bound = found.height if exact else bound
@@ -63,8 +66,8 @@ def _whole(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> P
 
 def _reordered(found: Placement, flow: Flow, sharing: Sharing, limit: Limit) -> tuple[Placement, bool]:
     """The least placement over all orders, and whether all were seen to the end."""
-    exact, seen = True, set[frozenset[tuple[Buffer, Buffer, int]]]()
-    for order in orders(flow, found.height):
+    exact, seen, search = True, set[frozenset[tuple[Buffer, Buffer, int]]](), limit.part()
+    for order in orders(flow, found.height, search):
         demand = Demand.of(flow.program.reordered(order), sharing)
         kind = frozenset((demand.items[i][0], demand.items[j][0], d) for i, near in enumerate(demand.apart) for j, d in near.items())
         if kind in seen:
@@ -74,9 +77,9 @@ def _reordered(found: Placement, flow: Flow, sharing: Sharing, limit: Limit) -> 
         exact &= trial.bound >= min(found.height, trial.height)
         if trial.height < found.height:
             found = trial
-        if limit.spent() or limit.left <= 0:
-            return found, False
-    return found, exact
+        if search.over:
+            break
+    return found, exact and not search.over
 
 
 def _excess(found: Plan, sharing: Sharing, ram: int) -> str:
