@@ -95,7 +95,7 @@ def autograd(trainer, state, codes, label):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("biases", [0, 1, 2])
+@pytest.mark.parametrize("biases", [0, 1, 4])
 def test_gradients_are_those_of_autograd(seed, biases):
     program = chain(seed)
     trainer = Trainer.of(program, Trainable(biases=biases, rate=1.0))
@@ -107,16 +107,16 @@ def test_gradients_are_those_of_autograd(seed, biases):
     assert len(want) == 2 + biases
     for old, new, gradient in zip(before, [state.weights, state.bias, *state.changes], want, strict=True):
         assert np.abs(gradient).max() > 0
-        # Numbers of float32: the difference loses what the weight has more.
-        assert np.abs((old - new) - gradient).max() < 4e-7 * (np.abs(gradient).max() + np.abs(old).max())
+        # Float32: sums of many products, and the difference loses what the weight has more.
+        assert np.abs((old - new) - gradient).max() < 2e-6 * (np.abs(gradient).max() + np.abs(old).max())
 
 
 def test_what_cannot_be_trained_is_named():
     program = chain()
     with pytest.raises(PreconditionError, match="leave the first layer"):
-        Trainer.of(program, Trainable(biases=3))
-    with pytest.raises(PreconditionError, match="end at the input; train 3 at most"):
-        Trainer.of(program, Trainable(biases=4))
+        Trainer.of(program, Trainable(biases=5))
+    with pytest.raises(PreconditionError, match="end at the input; train 5 at most"):
+        Trainer.of(program, Trainable(biases=6))
     port = program.outputs[0]
     table = Table(inputs=(program.steps[-2].output,), output=program.steps[-1].inputs[0], layer="swish", table=np.zeros(256, np.int64))
     broken = Program(inputs=program.inputs, outputs=(port,), steps=(*program.steps[:-2], table, program.steps[-1]))
@@ -142,7 +142,7 @@ def test_a_softmax_behind_the_classifier_is_left_out():
 
 
 @pytest.mark.parametrize("name", ["cortex-m4", "riscv32", "cortex-m0"])
-@pytest.mark.parametrize("biases", [0, 2])
+@pytest.mark.parametrize("biases", [0, 4])
 def test_emulated_processors_train_as_numpy_does(name, biases, tmp_path):
     program = chain()
     made = add_training(written(program, tmp_path, name), Trainable(biases=biases, rate=0.05))
@@ -152,7 +152,7 @@ def test_emulated_processors_train_as_numpy_does(name, biases, tmp_path):
     assert found.state == state.tobytes()
     assert found.found == classes
     assert found.instructions > 0
-    assert made.state == len(found.state) == 4 * (1 + 5 * 8 + 5 + (8 + 6 if biases else 0))
+    assert made.state == len(found.state) == 4 * (1 + 5 * 8 + 5 + (8 + 6 + 4 + 4 if biases else 0))
     moved = made.trainer.start()
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip([state.weights, state.bias, *state.changes], [moved.weights, moved.bias, *moved.changes],
                                                             strict=True))
@@ -177,7 +177,7 @@ int main(void)
 @pytest.mark.parametrize("flags", ["-O0", "-O3 -march=native", "-O3 -march=native -ffp-contract=fast"])
 def test_the_host_trains_as_numpy_does(flags, tmp_path):
     program = chain(2)
-    made = add_training(written(program, tmp_path, "host"), Trainable(biases=2, rate=0.05))
+    made = add_training(written(program, tmp_path, "host"), Trainable(biases=4, rate=0.05))
     samples, labels = drawn(program)
     (tmp_path / "main.c").write_text(HOST)
     subprocess.run(["make", f"CFLAGS={flags}"], cwd=tmp_path, check=True, capture_output=True)
@@ -205,7 +205,7 @@ def test_accuracy_comes_back_after_a_shift(learned):
     """Inverted and dimmed images."""
     digits, path = learned
     port = (program := lower(path)).inputs[0]
-    for biases, rate, count in ((0, 0.05, 600), (1, 0.03, 300)):
+    for biases, rate, count in ((0, 0.05, 600), (1, 0.05, 300)):
         trainer = Trainer.of(program, Trainable(biases=biases, rate=rate))
         (x, y), (tx, ty) = next(digits.train.batches(count, seed=0)), next(digits.test.batches(150))
         high = float(x.max())

@@ -13,7 +13,7 @@ def _buffer(name, shape, scale, zero):
 
 
 def chain(seed=0, classes=5):
-    """Depthwise of stride 2, pointwise with a ReLU, grouped 3 x 3, mean, linear; weights drawn."""
+    """Pointwise, 3 x 3, depthwise of stride 2, pointwise with a ReLU, grouped 3 x 2 and dilated, mean, linear; weights drawn."""
     rng = np.random.default_rng(seed)
     at, steps = _buffer("x", (6, 6, 4), 0.05, 3), []
 
@@ -27,9 +27,11 @@ def chain(seed=0, classes=5):
                                  factors=at.scale * scales / out.scale, image=at.shape, window=window, groups=groups, low=low))
         at = out
 
+    convolution("first", 4, Window(), 1)
+    convolution("plain", 4, Window(kernel=(3, 3), pads=(1, 0, 1, 2)), 1)
     convolution("depthwise", 4, Window(kernel=(3, 3), stride=(2, 2), pads=(1, 1, 0, 1)), 4)
     convolution("pointwise", 6, Window(), 1, low=-128, zero=-128)
-    convolution("grouped", 8, Window(kernel=(3, 3), dilation=(1, 1), pads=(1, 1, 1, 1)), 2)
+    convolution("grouped", 8, Window(kernel=(3, 2), dilation=(1, 2), pads=(1, 1, 1, 1)), 2)
     mean = _buffer("mean", (1, 1, 8), 0.03, 7)
     steps.append(AveragePool(inputs=(at,), output=mean, layer="mean", image=at.shape, window=Window(kernel=at.shape[:2], stride=(1, 1))))
     at = mean

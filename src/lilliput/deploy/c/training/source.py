@@ -36,10 +36,11 @@ class Work:
     def of(cls, trainer: Trainer, backbone: Plan, rest: Plan | None) -> Work:
         """Behind the features, or before them where that fits."""
         steps = rest.program.steps if rest is not None else ()
-        largest = max((4 * buffer.size for step in steps for buffer in (step.inputs[0], step.output)), default=0)
+        # Gradients of outputs, from the last one on, lie in one place and the other in turn.
+        maps = [max((4 * step.output.size for step in steps[::-1][turn::2]), default=0) for turn in (0, 1)]
         channels = max((step.weights.shape[0] for step in steps if isinstance(step, Convolution)), default=0)
         # Gradients of floats first, then what lies at any address.
-        sizes = [4 * trainer.classifier.weights.shape[0], largest, largest, 4 * channels, _up(rest.arena) if rest is not None else 0,
+        sizes = [4 * trainer.classifier.weights.shape[0], *maps, 4 * channels, _up(rest.arena) if rest is not None else 0,
                  *(-(-step.output.size // 8) if masked(step) else 0 for step in steps)]
         port = trainer.backbone.outputs[0].buffer
         features, total = backbone.offsets[port], _up(sum(sizes), 16)
@@ -88,7 +89,7 @@ class Source:
 
     def kernels(self) -> list[str]:
         """Files of the integer kernels that the tail calls."""
-        return sorted({f"lp_{kernel}.c" for step in self.steps for call in step.calls() for kernel in (call.kernel, *call.kernels.values())})
+        return sorted({f"lp_{call.kernel}.c" for step in self.steps for call in step.calls()})
 
     def values(self, name: str) -> dict[str, Any]:
         """What the templates need."""
@@ -164,7 +165,7 @@ class Source:
 
     def _record(self, name: str, step: Operator, call: Call) -> None:
         fields = [f".{key} = {self.array(identifier(f'{name}_{key}'), array)}" for key, array in call.arrays.items() if key != "bias"]
-        fields += [f".{key} = {value}" for key, value in call.fields.items()] + [f".{key} = lp_{kernel}" for key, kernel in call.kernels.items()]
+        fields += [f".{key} = {value}" for key, value in call.fields.items()]
         self.records.append({"comment": step.layer.replace("*/", ""), "structure": f"lp_{call.structure}", "name": name, "fields": fields})
 
     def _back_record(self, i: int, step: Operator) -> None:
