@@ -1,6 +1,7 @@
 /* Convolution, grouped and dilated too: two pixels with two filters at once.
  *
- * Windows inside the image are read where they are. Others are gathered first; those that are too large for that are taken tap by tap. */
+ * Windows inside the image are read where they are. Others are gathered first; those that are too large for that are taken tap by tap.
+ * Of two pixels nothing that their windows or later ones cover may be overwritten until both are complete (pixels_at_once = 2). */
 #include "lp_dot.h"
 #include "lp_finish.h"
 #include "lp_gather.h"
@@ -33,7 +34,7 @@ void lp_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out)
     lp_corner at[2] = {{-p->pad_top, -p->pad_left}, {0, 0}};
     memset(patch[0], (uint8_t)p->in_zero, PATCH);
     for (int32_t pixels = p->out_h * p->out_w; pixels > 0; pixels -= 2) {
-        int8_t *to_a = out, *to_b = pixels > 1 ? out + p->out_c : out;
+        int8_t *to_a = out, *to_b = pixels > 1 ? out + p->out_stride : out;
         at[1] = pixels > 1 ? lp_following(p, at[0]) : at[0];
         const int direct = plain && lp_whole(p, at[0], p->kernel_w) && lp_whole(p, at[1], p->kernel_w);
         for (int32_t group = 0; group < p->groups; group++) {
@@ -64,8 +65,9 @@ void lp_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out)
                 left -= left < 2 ? left : 2;
             }
         }
-        lp_limit(p, out, pixels > 1 ? 2 * p->out_c : p->out_c);
-        out += 2 * p->out_c;
+        lp_limit(p, to_a, p->out_c);
+        lp_limit(p, to_b, p->out_c);
+        out += 2 * p->out_stride;
         at[0] = lp_following(p, at[1]);
     }
 }

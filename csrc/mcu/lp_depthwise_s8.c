@@ -1,4 +1,4 @@
-/* Depthwise convolution: a filter for every channel; four channels at once.
+/* Depthwise convolution: a filter for every channel; four channels and one pixel at once.
  *
  * Windows inside the image are read where they are, others are gathered first. */
 #include "lp_dot.h"

@@ -4,19 +4,12 @@
 
 #include "lp.h"
 
-#ifdef __ARM_FEATURE_SAT
-#include <arm_acle.h>
-#define LP_SATURATE(x) __ssat(x, 8)
-#else
-#define LP_SATURATE(x) lp_clamp(x, -128, 127)
-#endif
-
 static inline int32_t lp_code(int32_t sum, int32_t multiplier, int shift, int32_t zero)
 {
 #ifndef LP_SINGLE_ROUNDING
-    if (shift < 0) return LP_SATURATE(lp_twice(sum, multiplier, -shift, zero) >> 1);
+    if (shift < 0) return lp_clamp(lp_twice(sum, multiplier, -shift, zero) >> 1, -128, 127);
 #endif
-    return LP_SATURATE(lp_rescale(sum, multiplier, shift) + zero);
+    return lp_clamp(lp_rescale(sum, multiplier, shift) + zero, -128, 127);
 }
 
 /* The codes of two pixels, at a and b, of the filter `channel` and of the one `next` behind it. Numbers are read before codes are written. */
@@ -46,6 +39,7 @@ static inline void lp_finish_1x4(const lp_conv *p, const int32_t sums[4], int32_
     out[channel + 3] = (int8_t)w;
 }
 
+/* What an activation does to codes that are there. */
 static inline void lp_limit(const lp_conv *p, int8_t *out, int32_t count)
 {
     const int32_t low = p->low, high = p->high;

@@ -1,4 +1,5 @@
-/* 1 x 1 convolution and linear layer: every pixel times a matrix. Two pixels at once; one alone with four filters at once. */
+/* 1 x 1 convolution and linear layer: every pixel times a matrix. Two pixels at once (pixels_at_once = 2), with two filters; one
+ * alone with four. */
 #include "lp_dot.h"
 #include "lp_finish.h"
 
@@ -32,11 +33,12 @@ static void one_pixel(const lp_conv *p, const int8_t *a, int8_t *out)
 
 void lp_pointwise_s8(const lp_conv *p, const int8_t *in, int8_t *out)
 {
-    const int32_t depth = p->in_c, filters = p->out_c;
+    const int32_t depth = p->in_c, filters = p->out_c, stride = p->out_stride;
     int32_t pixels = (int32_t)p->out_h * p->out_w;
-    for (; pixels > 1; pixels -= 2, in += 2 * depth, out += 2 * filters) {
-        two_pixels(p, in, in + depth, out, out + filters);
-        lp_limit(p, out, 2 * filters);
+    for (; pixels > 1; pixels -= 2, in += 2 * depth, out += 2 * stride) {
+        two_pixels(p, in, in + depth, out, out + stride);
+        lp_limit(p, out, filters);
+        lp_limit(p, out + stride, filters);
     }
     if (!pixels) return;
     if (filters < 4)

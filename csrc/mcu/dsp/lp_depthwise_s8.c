@@ -1,5 +1,5 @@
 /* Depthwise convolution for the DSP extension: four channels at once; two pixels beside each other too, where the window has three columns and a
- * stride of one. Windows inside the image are read where they are, others are gathered first. */
+ * stride of one (pixels_at_once = 2). Windows inside the image are read where they are, others are gathered first. */
 #ifndef __ARM_FEATURE_DSP
 #error "this kernel needs the DSP extension (Cortex-M4, M7, M33): compile with its -mcpu, or generate the project for another target"
 #endif

@@ -2,6 +2,10 @@
 #ifndef LP_FINISH_H
 #define LP_FINISH_H
 
+#ifndef __ARM_FEATURE_DSP
+#error "these kernels need the DSP extension (Cortex-M4, M7, M33): compile with its -mcpu, or generate the project for another target"
+#endif
+
 #include <arm_acle.h>
 #include <string.h>
 
@@ -9,7 +13,7 @@
 
 static inline int32_t lp_code(int32_t sum, int32_t multiplier, int shift, int32_t zero)
 {
-    return (int32_t)__ssat(lp_rescale(sum, multiplier, shift) + zero, 8);
+    return lp_clamp(lp_rescale(sum, multiplier, shift) + zero, -128, 127);
 }
 
 static inline int32_t lp_double(int32_t multiplier)
@@ -121,11 +125,27 @@ static inline void lp_finish_1x4(const lp_conv *p, const int32_t sums[4], int32_
     out[3] = (int8_t)w;
 }
 
-static inline void lp_limit(const lp_conv *p, int8_t *out, int32_t count)
+static inline uint32_t lp_four_times(int32_t code)
+{
+    return (uint8_t)code * 0x01010101u;
+}
+
+/* What an activation does to codes that are there. */
+static __attribute__((noinline)) void lp_limit(const lp_conv *p, int8_t *out, int32_t count)
 {
     const int32_t low = p->low, high = p->high;
     if (low == -128 && high == 127) return;
-    for (int32_t i = 0; i < count; i++) out[i] = (int8_t)lp_clamp(out[i], low, high);
+    const int8x4_t least = (int8x4_t)lp_four_times(low), most = (int8x4_t)lp_four_times(high);
+    for (; count >= 4; count -= 4, out += 4) {
+        int8x4_t codes;
+        memcpy(&codes, out, 4);
+        (void)__ssub8(codes, least);
+        codes = (int8x4_t)__sel((uint8x4_t)codes, (uint8x4_t)least);
+        (void)__ssub8(most, codes);
+        codes = (int8x4_t)__sel((uint8x4_t)codes, (uint8x4_t)most);
+        memcpy(out, &codes, 4);
+    }
+    for (; count > 0; count--, out++) *out = (int8_t)lp_clamp(*out, low, high);
 }
 
 #endif

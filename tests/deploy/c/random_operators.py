@@ -18,6 +18,8 @@ from lilliput.deploy.c.operators import (
     TransposedConvolution,
     Window,
 )
+from lilliput.deploy.c.plan import ALIGNMENT, Plan
+from lilliput.deploy.c.plan.overlap import Overlap
 from lilliput.deploy.c.program import Port, Program
 
 
@@ -218,6 +220,28 @@ def program(steps, **options):
 
 def _port(buffer):
     return Port(name=buffer.name, buffer=buffer, positions=np.arange(buffer.size).reshape(1, *buffer.shape))
+
+
+def side_by_side(made, pixels_at_once=2):
+    """A plan in which only an input and an output of a step share memory, as closely as kernels of so many pixels at once may.
+
+    Steps lie one after the other, so that what a kernel writes too much falls on inputs of the next.
+    """
+    share, offsets, end = Overlap(pixels_at_once=pixels_at_once), {}, 0
+    for step in made.steps:
+        offsets[step.output] = start = end
+        end += step.output.size
+        lags = share(step)
+        for buffer in step.inputs:
+            # One of them at most: they may not share memory with each other.
+            offsets[buffer] = start + lags[buffer] if buffer in lags and buffer is min(lags, key=lags.__getitem__) else end
+            offsets[buffer] = -(-offsets[buffer] // ALIGNMENT) * ALIGNMENT
+            end = max(end, offsets[buffer] + buffer.size)
+        if step.scratch is not None:
+            offsets[step.scratch] = -(-end // ALIGNMENT) * ALIGNMENT
+            end = offsets[step.scratch] + step.scratch.size
+        end = -(-end // ALIGNMENT) * ALIGNMENT
+    return Plan(program=made, offsets=offsets, arena=end, bound=end)
 
 
 def samples(made, count=2, seed=0):

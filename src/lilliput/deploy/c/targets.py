@@ -25,7 +25,10 @@ class Board:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A processor. `variants` are folders of faster kernels under `csrc/mcu`, the best first; kernels missing there are the portable ones."""
+    """A processor. `variants` are folders of faster kernels under `csrc/mcu`, the best first; kernels missing there are the portable ones.
+
+    `pixels_at_once`: so many pixels of an output its kernels compute before they read on.
+    """
 
     name: str
     compiler: str
@@ -33,7 +36,7 @@ class Target:
     board: Board | None
     variants: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
-    pixels_at_once: int = 1
+    pixels_at_once: int = 2
 
 
 _MEGABYTE = 1 << 20
@@ -44,8 +47,9 @@ def _mps2(machine: str) -> Board:
     return Board(machine=machine, flash=(0, 4 * _MEGABYTE), ram=(0x20000000, 4 * _MEGABYTE), instructions_per_tick=40)
 
 
-def _arm(cpu: str, board: Board, *variants: str, abi: str = "soft") -> Target:
-    return Target(name=cpu, compiler="arm-none-eabi-gcc", flags=(f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={abi}"), board=board, variants=variants)
+def _arm(cpu: str, board: Board, *variants: str, abi: str = "soft", pixels_at_once: int = 2) -> Target:
+    return Target(name=cpu, compiler="arm-none-eabi-gcc", flags=(f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={abi}"), board=board, variants=variants,
+                  pixels_at_once=pixels_at_once)
 
 
 TARGETS = {target.name: target for target in (
@@ -55,7 +59,7 @@ TARGETS = {target.name: target for target in (
     _arm("cortex-m7", _mps2("mps2-an500"), "dsp"),
     _arm("cortex-m33", Board(machine="mps2-an505", flash=(0x10000000, 4 * _MEGABYTE), ram=(0x38000000, 4 * _MEGABYTE), instructions_per_tick=50), "dsp"),
     _arm("cortex-m55", Board(machine="mps3-an547", flash=(0, _MEGABYTE // 2), ram=(0x20000000, _MEGABYTE // 2), instructions_per_tick=31.25), "mve",
-         abi="hard"),
+         abi="hard", pixels_at_once=1),
     Target(name="riscv32", compiler="riscv64-unknown-elf-gcc", flags=("-march=rv32imac", "-mabi=ilp32", "-mcmodel=medany"),
            board=Board(machine="virt", flash=(0x80000000, 4 * _MEGABYTE), ram=(0x80400000, 4 * _MEGABYTE), options=("-bios", "none")),
            libraries=("--specs=picolibc.specs",)),
