@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def cosine(sides: Sequence[int]) -> NDArray[np.float64]:
-    """The separable transform of a kernel of these sides, `(n, n)` with `n` their product: rows are positions, columns frequencies.
+    """The separable transform of a kernel of these sides, `(n, n)`: rows are positions, columns frequencies, `n` of each.
 
     Along one side `c_k cos(pi (i + 1/2) k / n)` in row `i` and column `k`, `c_0 = sqrt(1 / n)` and otherwise `c_k = sqrt(2 / n)`;
     the Kronecker product of these over the sides.

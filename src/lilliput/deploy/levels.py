@@ -1,9 +1,10 @@
 """Grids that are tables in an exported graph: packed codes, decoded by standard operators.
 
 The exporter leaves every `lilliput::fake_levels` as one node `lilliput.FakeLevels`. On a constant it becomes the initializer
-`NAME.codes`: the levels' indices, 1, 2, 4 or 8 bits each, in the order of the tensor's elements, packed as `lilliput.core.bits` packs them (code
-`i` in bits `(i * bits) mod 8` upwards of byte `i * bits / 8`); and the initializers `NAME.levels`, float32, and `NAME.scale`. BitShift and
-BitwiseAnd unpack, Gather looks up, Mul scales. The table -1, 0, 1 becomes integers instead. Elsewhere the thresholds at or below `x / s` are counted.
+`NAME.codes`: the levels' indices, 1, 2, 4 or 8 bits each, in the order of the tensor's elements, packed as `lilliput.core.bits`
+packs them (code `i` in bits `(i * bits) mod 8` upwards of byte `i * bits / 8`); and the initializers `NAME.levels`, float32, and
+`NAME.scale`. BitShift and BitwiseAnd unpack, Gather looks up, Mul scales. The table -1, 0, 1 becomes integers instead. Elsewhere
+the thresholds at or below `x / s` are counted.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def unpack(model: ir.Model, name: str, flat: Array, width: int) -> Chain:
 
 
 def unpacked(model: ir.Model, name: str, found: Array, table: Array, axis: int = -1, scale: Array | None = None) -> list[ir.Node]:
-    """Nodes that compute `table[found] * scale` from packed codes: `table` is `(K, ...)`, or `(channels, K)` with `axis` from zero."""
+    """Nodes for `table[found] * scale` from packed codes: `table` is `(K, ...)`, or `(channels, K)` with `axis` from zero."""
     own = axis >= 0 and table.ndim == 2
     levels = table.shape[1] if own else table.shape[0]
     width = next(w for w in (1, 2, 4, 8, 16) if levels <= 1 << w)

@@ -118,7 +118,10 @@ def _limits(array_type: type[np.generic]) -> tuple[int, int]:
 
 
 def narrowest(low: int, high: int, *, constant: bool, opset: int) -> tuple[ir.DataType, type[np.generic], int]:
-    """The narrowest type that holds the range: ONNX's, numpy's and the least opset that has it; `PreconditionError` without one."""
+    """The narrowest type that holds the range, ONNX's and numpy's, and the least opset that has it.
+
+    Raises `PreconditionError` where there is none.
+    """
     for kind, array_type, least, activations in _TYPES:
         least_code, most_code = _limits(array_type)
         if low >= least_code and high <= most_code and opset >= least and (constant or activations):

@@ -1,8 +1,8 @@
 """The integer reference: a quantized ONNX model in numpy, products summed as whole numbers.
 
-Everything exported is judged against this executor. What DequantizeLinear gives remembers its codes, and Conv, Gemm and MatMul
-of two such tensors sum `(q_x - z_x)(q_w - z_w)` exactly and scale once; whatever an integer runtime does not say (softmax, normalisation)
-is computed in float64, and QuantizeLinear rounds half to even.
+Everything exported is judged against this executor. What DequantizeLinear gives remembers its codes, and Conv, Gemm and MatMul of
+two such tensors sum `(q_x - z_x)(q_w - z_w)` exactly and scale once; whatever an integer runtime does not say (softmax,
+normalisation) is computed in float64, and QuantizeLinear rounds half to even.
 """
 
 from __future__ import annotations

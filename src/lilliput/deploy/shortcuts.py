@@ -1,8 +1,8 @@
 """Two short cuts through torch's ONNX exporter, which takes seconds otherwise; without what they rest on it runs as it is.
 
-Before it translates, the exporter traces the program once more to decompose operators that it has no translation for. Traced networks
-are pure graphs of operators that mostly all have one, and then the program comes out of that as it went in. It also builds its registry
-of translations anew at each call.
+Before it translates, the exporter traces the program once more to decompose operators that it has no translation for. Traced
+networks are pure graphs of operators that mostly all have one, and then the program comes out of that as it went in. It also
+builds its registry of translations anew at each call.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ def kd(*, teacher: nn.Module, temperature: float = 4.0, weight: float = 0.9, fit
        checkpoint: Path | None = None) -> Step:
     """Knowledge distillation from the softened class probabilities of a trained network.
 
-    `loss = (1 - w) CE(student, y) + w T^2 KL(softmax(teacher / T) || softmax(student / T))`, with `w` the weight and
-    `T` the temperature. `checkpoint` makes the training resumable. `teacher` maps the same inputs to the same classes and is left unchanged.
+    `loss = (1 - w) CE(student, y) + w T^2 KL(softmax(teacher / T) || softmax(student / T))`, with `w` the weight and `T` the
+    temperature. `checkpoint` makes the training resumable. `teacher` maps the same inputs to the same classes and is left
+    unchanged.
 
     Raises `RecipeError` for a temperature that is not positive or a weight outside [0, 1]; the step raises
     `PreconditionError` when the classes differ. Cites `hinton2015distilling`.

@@ -1,4 +1,4 @@
-"""CNNpack's coder: kernels in cosines, as shared centroids and residuals, thresholded, quantized, in sparse rows and Huffman codes."""
+"""CNNpack's coder: kernels in cosines, as shared centroids and residuals, thresholded and quantized, in Huffman codes."""
 
 from __future__ import annotations
 

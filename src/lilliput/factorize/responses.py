@@ -27,12 +27,12 @@ class Responses:
     """`min sum |r(y) - r(M y^ + b)|^2` over `M` of rank `d`, `y` the original's responses and `y^ = W x^` those of its weights
     to what the factorized network so far feeds them (asymmetric).
 
-    Where a clamp `r` reads the response, auxiliary `z` relax the problem to `sum |r(y) - r(z)|^2 + p |z - M y^ - b|^2`, solved
-    in turn for `z`, entry by entry, and for `M` and `b`, by generalised SVD (reduced-rank regression); `penalties` lists
-    the values of `p`, each held for up to `rounds` rounds. Without a clamp the second problem alone, once. `M = P Q'` makes `d` kernels
-    `Q' W` and a 1x1 `P`. Ranks are judged by the energy of the responses' principal components. Departs from the paper in
-    its treatment of a clamp's upper end (it knows ReLU), and of layers that an addition reads, as in residual networks:
-    those are linear here. (zhang2015gsvd)
+    Where a clamp `r` reads the response, auxiliary `z` relax the problem to `sum |r(y) - r(z)|^2 + p |z - M y^ - b|^2`, solved in
+    turn for `z`, entry by entry, and for `M` and `b`, by generalised SVD (reduced-rank regression); `penalties` lists the values
+    of `p`, each held for up to `rounds` rounds. Without a clamp the second problem alone, once. `M = P Q'` makes
+    `d` kernels `Q' W` and a 1x1 `P`. Ranks are judged by the energy of the responses' principal components. Departs from the paper in its
+    treatment of a clamp's upper end (it knows ReLU), and of layers that an addition reads, as in residual networks: those are
+    linear here. (zhang2015gsvd)
     """
 
     penalties: tuple[float, ...] = (0.01, 1.0)

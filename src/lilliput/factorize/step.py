@@ -154,7 +154,7 @@ class _Work:
         return row
 
     def output_errors(self) -> dict[str, Row]:
-        """How far the response of every chain to the original's input is from the original's: relative norms, on up to 64 samples."""
+        """Relative norm of what every chain's response to the original's input differs by, on up to 64 samples."""
         layers = [self.layers[name].layer for name in self.factors]
         sums = {name: [0.0, 0.0] for name in self.factors}
         with torch.no_grad():

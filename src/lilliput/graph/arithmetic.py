@@ -17,8 +17,8 @@ _Count = Callable[[fx.Node, Callable[[Any], Shape]], int]
 def macs(node: fx.Node, shape: Callable[[Any], Shape]) -> int:
     """Multiply-accumulates of one node; `shape` gives the shape of a node's value. Zero for operators that do none.
 
-    Convolution, linear, matrix products, einsum, attention and recurrent layers count; elementwise work, pooling and normalisation
-    do not, which is how `torch.utils.flop_counter` and the literature count.
+    Convolution, linear, matrix products, einsum, attention and recurrent layers count; elementwise work, pooling and
+    normalisation do not, which is how `torch.utils.flop_counter` and the literature count.
     """
     count = _COUNTS.get(op_name(node)) if node.op == "call_function" else None
     return count(node, shape) if count else 0

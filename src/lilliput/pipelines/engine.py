@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from lilliput.core import Entry, PreconditionError, Report, Step, seed_everything
+from lilliput.core import Entry, LilliputError, PreconditionError, Report, Step, seed_everything
+from lilliput.core.atomic import write_text
 from lilliput.data import Data
 from lilliput.data import load as load_data
 from lilliput.graph import saving, trace
@@ -121,7 +123,8 @@ class Engine:
             raise PreconditionError(f"{self.folder} holds a run of another recipe; choose another --out (or name:), or delete that folder")
 
     def _kept(self, run: Run) -> tuple[Variant, ...]:
-        """The finished variants, up to the first whose files are missing or not what was written; sweeps up half-written files."""
+        """The finished variants, up to the first whose files are missing or not what was written; sweeps up half-written files.
+        """
         for leftover in (self.folder / "models").glob(".*"):
             leftover.unlink()
         rows = run.variants()
@@ -180,6 +183,13 @@ class Engine:
         if self.recipe.budget is not None and entries:
             entries[-1] = budgets.verdict(self.recipe.budget.budget(), rows[0].metrics, entries[-1])
         run.write(rows, Report(tuple(entries)))
+        self.say(f"profiling the kernels of {rows[-1].label}")
+        try:
+            found = measure.on_this_machine(run.file(rows[-1], "onnx"))
+        except LilliputError as error:
+            self.say(f"  not profiled: {error}")
+        else:
+            write_text(self.folder / "kernels.json", json.dumps({"label": rows[-1].label, **found}) + "\n")
 
     def _write_manifest(self, run: Run, data: Data, status: str) -> None:
         old = run.manifest if (self.folder / "manifest.json").exists() else {}

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.core import PreconditionError
 from lilliput.graph.latency import Comparison, compare
 
+if TYPE_CHECKING:
+    from lilliput.deploy.kernels import Fusions, Scaling
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Totals of one model for one sample, counts and bytes; `layers` has a row per layer with at least `layer`, `params` and `macs`."""
+    """Totals of one model for one sample, counts and bytes; `layers` has a row per layer with at least `layer`, `params` and
+    `macs`.
+    """
 
     model: str
     input_shape: tuple[int, ...]
@@ -72,7 +75,7 @@ def _profile_torch(reference: str, input_shape: tuple[int, ...] | None) -> Figur
 
 def bench(files: Sequence[Path], *, threads: int = 1, rounds: int = 50, input_shape: tuple[int, ...] | None = None) -> Comparison:
     """Time ONNX files in turns on one sample each; the names in the comparison are the paths as given."""
-    from lilliput.deploy.runtime import Session
+    from lilliput.deploy.runtime import Session, noise
 
     if len(set(files)) != len(files):
         raise PreconditionError("the same file is given twice")
@@ -80,8 +83,22 @@ def bench(files: Sequence[Path], *, threads: int = 1, rounds: int = 50, input_sh
     for path in files:
         _check_exists(path)
         session = Session(path, threads=threads)
-        runners[str(path)] = _runner(session, _sample(path, input_shape))
+        runners[str(path)] = _runner(session, list(noise(path, input_shape).values()))
     return compare(runners, rounds=rounds)
+
+
+def kernel_rows(found: Fusions) -> list[dict[str, Any]]:
+    """The kernels as a table for people, slowest first."""
+    return [{"layer": kernel.layer, "kernel": kernel.op, "domain": kernel.domain, "stands for": kernel.sentence, "us": f"{1e6 * kernel.seconds:,.0f}",
+             "share": f"{100 * kernel.share:.1f}%"} for kernel in found.slowest()]
+
+
+def scaling_rows(found: Sequence[Scaling]) -> list[dict[str, Any]]:
+    """Times over threads as a table for people."""
+    return [{"threads": row.threads, "p50 ms": f"{1e3 * row.latency.median:.3f}",
+             "interval ms": f"{1e3 * row.latency.low:.3f} to {1e3 * row.latency.high:.3f}", "per second": f"{row.throughput:,.0f}",
+             "speed-up": f"{row.speedup.median:.2f}", "speed-up interval": f"{row.speedup.low:.2f} to {row.speedup.high:.2f}",
+             "efficiency": f"{100 * row.efficiency.median:.0f}%"} for row in found]
 
 
 def _check_exists(path: Path) -> None:
@@ -89,27 +106,5 @@ def _check_exists(path: Path) -> None:
         raise PreconditionError(f"there is no file {path}")
 
 
-def _runner(session: Callable[[Any], object], sample: NDArray[Any]) -> Callable[[], object]:
-    return lambda: session(sample)
-
-
-def _sample(path: Path, input_shape: tuple[int, ...] | None) -> NDArray[Any]:
-    """Normal noise of the file's input shape and type, a batch of one."""
-    import onnx
-
-    from lilliput.deploy import read
-
-    graph = read(path).graph
-    stored = {t.name for t in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    if len(inputs) != 1:
-        raise PreconditionError(f"{path} has {len(inputs)} inputs; bench times networks with one")
-    tensor = inputs[0].type.tensor_type
-    dims = [d.dim_value for d in tensor.shape.dim]
-    shape = input_shape or tuple(dims[1:])
-    if not all(shape):
-        raise PreconditionError(f"{path} leaves its input shape open; give it without the batch: --input-shape 3,224,224")
-    if math.prod(shape) > 1 << 28:
-        raise PreconditionError(f"{path} asks for an input of {math.prod(shape):,} values; give a smaller --input-shape")
-    noise = np.random.default_rng(0).standard_normal((dims[0] if dims and dims[0] else 1, *shape))
-    return noise.astype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+def _runner(session: Callable[..., object], samples: Sequence[NDArray[Any]]) -> Callable[[], object]:
+    return lambda: session(*samples)

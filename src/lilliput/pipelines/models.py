@@ -30,8 +30,8 @@ def find(reference: str, *, num_classes: int | None = None, input_shape: Sequenc
          seed: int = 0, options: Mapping[str, Any] | None = None) -> Found:
     """Build or load the model that `reference` names; random initial weights follow `seed`.
 
-    A factory receives `num_classes`, `in_chans` and `image_size` where it takes them, and `options` (`{"width": 2}`). `weights` is a file with a state dict.
-    Raises `UnknownNameError` with the nearest names, `PreconditionError` where no model comes of it.
+    A factory receives `num_classes`, `in_chans` and `image_size` where it takes them, and `options` (`{"width": 2}`). `weights`
+    is a file with a state dict. Raises `UnknownNameError` with the nearest names, `PreconditionError` where no model comes of it.
     """
     seed_everything(seed)
     suffix = Path(reference).suffix

@@ -19,8 +19,8 @@ from lilliput.train import Dataset, evaluating
 def sensitivity(plan: Plan, keep: Sequence[Keep], traced: Traced, data: Dataset, *, batches: int = 2) -> list[float]:
     """Rise of the mean validation loss when only one group loses what `keep` removes from it, per group.
 
-    Cross entropy in nats for data with classes, squared error otherwise; on `batches` batches of 128 samples from all over the split, without
-    recovery. Removed channels are silenced, so nothing is traced anew.
+    Cross entropy in nats for data with classes, squared error otherwise; on `batches` batches of 128 samples from all over the
+    split, without recovery. Removed channels are silenced, so nothing is traced anew.
     """
     samples = list(data.val.head(batches * 128).batches(128))
     model = copy.deepcopy(traced)

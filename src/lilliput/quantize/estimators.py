@@ -82,9 +82,9 @@ class StraightThrough:
 class LSQ:
     """Scales are parameters, started for weights at `2 E|w| / sqrt(qmax)`, their gradient times `1 / sqrt(N qmax)`.
 
-    Activations start at their calibrated scale: the paper's with the range `MeanMagnitude`. Departs from the paper: activations that take
-    both signs have a fixed zero point; the scale of a weight is per channel where the grid says so; and edges into additions,
-    which the paper leaves in floating point, learn their scales too. (esser2020lsq)
+    Activations start at their calibrated scale: the paper's with the range `MeanMagnitude`. Departs from the paper: activations
+    that take both signs have a fixed zero point; the scale of a weight is per channel where the grid says so; and edges into
+    additions, which the paper leaves in floating point, learn their scales too. (esser2020lsq)
     """
 
     def equip_(self, quantizer: Quantizer, tensor: Tensor | None) -> None:

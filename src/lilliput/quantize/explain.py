@@ -38,11 +38,12 @@ class _Judgement:
 def explain(model: nn.Module, quantized: Traced, data: Any, *, samples: int = 512) -> Report:
     """Say what quantization costs each layer, on up to `samples` samples of `data.val`; ranks what to leave at higher precision.
 
-    One row per layer, the most rewarding first: `weight_sqnr_db`, `activation_sqnr_db` and `saturation` of its own tensors; `noise_alone`, the error
-    in the network's output `E|y - y_float|^2 / E|y_float|^2` when only this layer is quantized, and `alone_drop`, the points of accuracy
-    that costs; `noise_share`, the part of the error that goes when this layer alone is not quantized, and `buys`, the points that gives;
-    `extra_bytes`, what its weights take more as float32; `outlier_ratio`, the largest channel of its input over the middle one,
-    and `outliers`, the channels beyond six times that. Accuracies are percent, on data with classes.
+    One row per layer, the most rewarding first: `weight_sqnr_db`, `activation_sqnr_db` and `saturation` of its own tensors;
+    `noise_alone`, the error in the network's output `E|y - y_float|^2 / E|y_float|^2` when only this layer is quantized, and
+    `alone_drop`, the points of accuracy that costs; `noise_share`, the part of the error that goes when this layer alone is not
+    quantized, and `buys`, the points that gives; `extra_bytes`, what its weights take more as float32; `outlier_ratio`, the
+    largest channel of its input over the middle one, and `outliers`, the channels beyond six times that. Accuracies are percent,
+    on data with classes.
 
     Raises `PreconditionError` where `quantized` holds no quantizers.
     """

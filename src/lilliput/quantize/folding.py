@@ -23,9 +23,9 @@ _SILENT = 1e-30
 def fold_quantized_(traced: Traced) -> list[str]:
     """Fold every batch norm that follows a quantized layer, in place; returns notes.
 
-    With `f = g / sqrt(v + e)` per output channel, `q(w) f` lies on the grid of scale `s |f|` (the sign of `f` goes to the codes, since
-    symmetric grids hold the mirror image; tables that do not keep it in the scale), so the layer computes with the very codes it
-    was trained with. (jacob2018quantization)
+    With `f = g / sqrt(v + e)` per output channel, `q(w) f` lies on the grid of scale `s |f|` (the sign of `f` goes to the codes,
+    since symmetric grids hold the mirror image; tables that do not keep it in the scale), so the layer computes with the very
+    codes it was trained with. (jacob2018quantization)
     """
     notes: list[str] = []
     for node in list(traced.graph.nodes):

@@ -71,8 +71,8 @@ class _Tally:
 def layer_rows(traced: Traced, data: Any, *, samples: int = 32, reference: Traced | None = None) -> tuple[Row, ...]:
     """One row per layer: bits, SQNR in dB of weight and result, and percent of the result's values that saturate.
 
-    Each tensor is compared with itself before its own quantizer, so that a bad row is that layer's own doing; weights with those of the
-    same name in `reference`, where given: a rounding may have put them on the grid already.
+    Each tensor is compared with itself before its own quantizer, so that a bad row is that layer's own doing; weights with those
+    of the same name in `reference`, where given: a rounding may have put them on the grid already.
     """
     found = quantizers(traced)
     tallies = {quantizer: _Tally() for quantizer in found}

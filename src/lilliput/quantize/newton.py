@@ -17,7 +17,7 @@ from lilliput.quantize.simulations.base import replaced
 
 
 class NewtonRange(Simulation):
-    """Quantizes with the clip `s` of the tensor at hand; gradients shrink beyond it as values do, `s / |x|`, instead of vanishing.
+    """Quantizes with the clip `s` of the tensor at hand; gradients beyond it shrink as values do, `s / |x|`.
 
     (sakr2022octav)
     """
@@ -73,7 +73,7 @@ class NewtonRange(Simulation):
 
 @dataclass(frozen=True, kw_only=True)
 class NewtonClipped(Estimator):
-    """Equips quantizers with ranges of least squared error, found in every step of training by Newton's iteration. (sakr2022octav)
+    """Equips quantizers with ranges of least squared error, found in every step by Newton's iteration. (sakr2022octav)
 
     A weight's is found for the weight as it is; an activation's follows the batches as a moving average, `s <- s + m (s_batch -
     s)`, which is a departure: a fixed range is what can be deployed.

@@ -94,7 +94,7 @@ def source_of(node: fx.Node) -> fx.Node | None:
 def layer_name(node: fx.Node) -> str:
     """The name of the module whose weight the node uses, or else the node's own.
 
-    A recurrent module has several weights, so that its layers are named by them; its other values have one name at every time step.
+    A recurrent module has several weights, which name its layers; its other values have one name at every time step.
     """
     if node.target in LAYERS or is_norm(node):
         position = 1 if node.target in LAYERS else next((i for i, a in enumerate(node.args) if i and isinstance(a, fx.Node)), 0)

@@ -38,10 +38,10 @@ BATCH_NORM = torch.ops.aten.batch_norm.default
 def place_(traced: Traced, scheme: Scheme) -> list[str]:
     """Insert quantizers in place, uncalibrated; returns notes on what stays in floating point, and why.
 
-    A quantizer stands after the input, after every operator that computes, and after a clamp instead of before it
-    where the clamp alone reads that operator. After an operator that only moves values stands the quantizer of its
-    input again. Weights and constants have one each, whoever reads them; so has each value of a recurrent cell, for all time steps.
-    Biases lie on the accumulator's grid.
+    A quantizer stands after the input, after every operator that computes, and after a clamp instead of before it where the clamp
+    alone reads that operator. After an operator that only moves values stands the quantizer of its input again. Weights and
+    constants have one each, whoever reads them; so has each value of a recurrent cell, for all time steps. Biases lie on the
+    accumulator's grid.
 
     Raises `UnknownNameError` if a pattern in `exclude` matches nothing, `PreconditionError` on a network without layers.
     """

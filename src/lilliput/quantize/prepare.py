@@ -37,7 +37,7 @@ def check_finite(traced: Traced) -> None:
 
 
 def check_inputs(model: object, data: Any) -> None:
-    """Raise `PreconditionError` for what is no network or no data, `DataError` where inputs to train and to validate on differ in shape."""
+    """Raise `PreconditionError` for what is no network or no data, `DataError` where inputs of the splits differ in shape."""
     if not isinstance(model, nn.Module):
         raise PreconditionError(f"a torch.nn.Module is quantized, not {type(model).__name__}: pass the network itself")
     if not (hasattr(data, "train") and hasattr(data, "example")):
@@ -48,10 +48,10 @@ def check_inputs(model: object, data: Any) -> None:
 
 
 def lowered(model: nn.Module, data: Any, *, rewrites: Sequence[Rewrite] = (), fold: bool = True) -> tuple[Traced, list[str]]:
-    """Trace a copy, unroll its recurrent layers, fold its batch norms if `fold`, rewrite and lower it: what quantization starts from.
+    """Trace a copy, unroll recurrent layers, fold batch norms if `fold`, rewrite and lower: the float network to quantize.
 
-    Raises `PreconditionError` for a network that is quantized already, or whose time steps lie where the samples should, `DataError`
-    for parameters or data that cannot be used.
+    Raises `PreconditionError` for a network that is quantized already, or whose time steps lie where the samples should,
+    `DataError` for parameters or data that cannot be used.
     """
     check_inputs(model, data)
     if is_quantized(model):

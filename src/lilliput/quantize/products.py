@@ -31,7 +31,7 @@ def groups_of(layer: fx.Node) -> int:
 
 
 def as_rows(weight: Tensor, layer: fx.Node) -> Tensor:
-    """The weight as `(groups, outputs, inputs)`: each output of a group is a row that multiplies a column of that group's `patches`."""
+    """The weight as `(groups, outputs, inputs)`: a row for each output, which multiplies a column of its group's `patches`."""
     groups = groups_of(layer)
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 

@@ -126,7 +126,7 @@ class Quantizer(nn.Module):
 
     @property
     def integer(self) -> bool:
-        """Whether a layer's sums of these values are whole numbers times a scale: not of weights whose scales lie along their inputs."""
+        """Whether a layer's sums of these values are whole numbers times a scale: not where scales lie along a weight's inputs."""
         return self.whole and self.grid.axis in (None, 0, 1)
 
     @property
@@ -215,8 +215,8 @@ class SameQuantizer(nn.Module):
 class BiasQuantizer(nn.Module):
     """A bias on the grid of the accumulator: int32 with scale `s_input * s_weight`, per output channel, zero point 0.
 
-    In training the scale follows the two; `eval()` fixes it in the buffer `scale`, which is what gets exported. Where training has
-    put one of the two on a table, there is no accumulator of integers and the bias stays in floating point.
+    In training the scale follows the two; `eval()` fixes it in the buffer `scale`, which is what gets exported. Where training
+    has put one of the two on a table, there is no accumulator of integers and the bias stays in floating point.
     """
 
     scale: Tensor

@@ -110,8 +110,8 @@ def fine_tuning() -> Fit:
 class Train:
     """A Step: quantize, then train the network as the integers will run it.
 
-    Batch norms train behind the quantized weights and are folded when training ends. With a scale to each channel that is
-    the paper's folding, whose factor would multiply weights and scales alike, but for its correction between the statistics of the
+    Batch norms train behind the quantized weights and are folded when training ends. With a scale to each channel that is the
+    paper's folding, whose factor would multiply weights and scales alike, but for its correction between the statistics of the
     batch and the running ones; the biases that come of it are rounded then. (jacob2018quantization)
     """
 

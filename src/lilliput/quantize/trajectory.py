@@ -17,10 +17,10 @@ from lilliput.quantize.posttraining import Static
 
 @dataclass(frozen=True, kw_only=True)
 class OnTrajectory:
-    """A Step: `inner` with its calibration samples taken from walks of `sampler` with the float network, at times that `times` draws.
+    """A Step: `inner` calibrated on samples from walks of `sampler` with the float network, at times that `times` draws.
 
-    What a denoiser reads changes with the time step, and noised images are not what it meets on the way, since its own errors are in that.
-    (shang2023ptq4dm)
+    What a denoiser reads changes with the time step, and noised images are not what it meets on the way, since its own errors are
+    in that. (shang2023ptq4dm)
     """
 
     sampler: Sampler

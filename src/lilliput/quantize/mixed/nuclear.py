@@ -18,7 +18,7 @@ from lilliput.train.evaluate import device_of
 
 @dataclass(frozen=True, kw_only=True)
 class NuclearNorm(Sensitivity):
-    """`sum_j sigma_j(Y) |Q(w) - w|^2` with the singular values of a layer's result `Y`, tokens by features, on average over samples.
+    """`sum_j sigma_j(Y) |Q(w) - w|^2`, the singular values of a layer's result `Y` (tokens by features) averaged over samples.
 
     Of images the positions are the tokens. Departs from the paper in one norm to the layer, where it takes attention maps too,
     and in widths of weights alone. (liu2021ptqvit)

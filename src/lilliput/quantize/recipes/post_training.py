@@ -89,7 +89,7 @@ def smoothquant(*, weights: int = 8, activations: int = 8, alpha: float = 0.5, s
 
 
 def llm_int8(*, weights: int = 8, threshold: float = 6.0, samples: int = 512, exclude: tuple[str, ...] = ()) -> Dynamic:
-    """Feature dimensions with outliers in floating point, the others as 8-bit integers with a scale to each row. (dettmers2022int8)
+    """Features with outliers in floating point, the others as 8-bit integers with a scale to each row. (dettmers2022int8)
 
     Axes: integer grid with floating-point outliers, per vector, nearest, by outlier. Floating point is that of the network,
     where the paper has 16 bits; convolutions, if any, have one range to the batch. What else departs stands at `SplitOutliers`.

@@ -42,7 +42,9 @@ def lsq(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks
 
 def octav(*, weights: int = 4, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
           exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
-    """Clips of least squared error, found anew in every step of training. Axes: integer grid, Newton iteration, nearest, uniform, magnitude-aware.
+    """Clips of least squared error, found anew in every step of training.
+
+    Axes: integer grid, Newton iteration, nearest, uniform, magnitude-aware.
 
     First and last layer have 8 bits. The range alone is `static(ranges=NewtonClip())`. What departs from the paper stands at
     `NewtonClipped` and `Train`. (sakr2022octav)

@@ -117,7 +117,7 @@ class Equalize:
 
 
 def lift_limits_(traced: Traced, found: list[Pair]) -> list[str]:
-    """Replace clamps from zero to a limit by ReLUs, in place, between the layers of pairs; returns a note where there were some."""
+    """Replace clamps from zero to a limit by ReLUs, in place, between the layers of pairs; returns notes."""
     limited = [node for pair in found for node in pair.between if name_of(node) in _LIMITED]
     for node in limited:
         node.target, node.args, node.kwargs = aten.relu.default, node.args[:1], {}

@@ -15,7 +15,8 @@ from lilliput.quantize.rounding.walk import Walk
 
 
 def largest(traced: Traced, wanted: Collection[fx.Node], data: Any, samples: int) -> dict[fx.Node, Tensor]:
-    """`max |x_j|` over everything but the last dimension, `(features,)`, for each wanted node, on up to `samples` inputs of `data.train`.
+    """`max |x_j|` over everything but the last dimension, `(features,)`, for each wanted node, on up to `samples` inputs of
+    `data.train`.
 
     Raises `DataError` without samples.
     """

@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOutliers:
-    """A rewrite: linear layers become two, `y = x[:, R] W[:, R]' + b + x[:, O] W[:, O]'`, with the outlier features `O` and the rest `R`.
+    """A rewrite: linear layers become two, `y = x[:, R] W[:, R]' + b + x[:, O] W[:, O]'`, outlier features `O` and the rest `R`.
 
     `O` are the features whose magnitude reached `threshold` on some sample. `keep` marks the layer of the outliers, named
     `NAME.outliers`, as one to leave in floating point; a layer that reads outliers only is marked as a whole. Departs from the

@@ -1,4 +1,4 @@
-"""Roundings: which of a grid's values each weight takes after calibration, where that is not the nearest; scales and biases likewise."""
+"""Roundings: which of a grid's values each weight takes after calibration, where not the nearest; scales and biases too."""
 
 from lilliput.quantize.rounding.admm import LayerwiseADMM
 from lilliput.quantize.rounding.bias import BiasCorrection, ExpectedBiasCorrection

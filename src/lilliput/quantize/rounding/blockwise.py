@@ -76,7 +76,7 @@ class BlockwiseCalibration:
 
 
 def eliminated(problem: Problem, share: float) -> float:
-    """Sum of the squared errors of a block's results on all samples, weighted, without the `share` of errors that are smallest."""
+    """Sum of the squared errors of a block's results on all samples, weighted, without the smallest `share` of them."""
     total = 0.0
     with torch.no_grad():
         for i, wanted in enumerate(problem.wanted):

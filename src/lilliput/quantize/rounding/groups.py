@@ -19,7 +19,8 @@ from lilliput.quantize.rounding.walk import Walk
 
 
 def grouped(low: Tensor, high: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """The ends that each feature shares with its group: features in the order of their ranges, cut into `groups` groups of one size."""
+    """The ends that each feature shares with its group: features in the order of their ranges, cut into `groups` of one size.
+    """
     low, high = low.clone(), high.clone()
     for members in (high - low).argsort(stable=True).tensor_split(groups):
         if len(members):
