@@ -69,6 +69,34 @@ def test_wrong_inputs(arguments: list[str], said: str, tmp_path: Path, monkeypat
     assert list(tmp_path.rglob("*")) == []
 
 
+def small_model(folder: Path) -> Path:
+    """y = relu(x w) as ONNX."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="product"), helper.make_node("Relu", ["p"], ["y"], name="relu")]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+                              [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def test_bench_tells_kernels_and_scaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilliput.deploy.kernels.threads.cores", lambda: 2)
+    path = str(small_model(tmp_path))
+    row = json.loads(runner.invoke(app, ["bench", path, "--kernels", "--scaling", "--rounds", "6", "--json"]).stdout)["files"][0]
+    assert [(kernel["op"], kernel["nodes"]) for kernel in row["kernels"]["kernels"]] == [("MatMul", ["product"]), ("Relu", ["relu"])]
+    assert [one["threads"] for one in row["scaling"]] == [1, 2]
+    text = runner.invoke(app, ["bench", path, "--kernels", "--scaling", "--rounds", "6"]).stdout
+    assert "2 nodes in 2 kernels, 0 computed ahead or dropped" in text
+    assert "stands for" in text
+    assert "speed-up interval" in text
+    plain = runner.invoke(app, ["bench", path, "--rounds", "6", "--json"])
+    assert set(json.loads(plain.stdout)["files"][0]) & {"kernels", "scaling"} == set()
+
+
 @pytest.mark.parametrize("arguments", [["profile"], ["compress", "--nope"], ["bench"], ["nope"], ["bench", "a.onnx", "--threads", "0"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     result = runner.invoke(app, arguments)

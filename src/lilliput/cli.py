@@ -196,19 +196,25 @@ def _finish(run: Run, violations: tuple[str, ...], as_json: bool, advice: str = 
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: lilliput bench model.onnx smaller.onnx --threads 1")
+@app.command(epilog="Examples: lilliput bench model.onnx smaller.onnx --threads 1 · lilliput bench model.onnx --kernels --scaling")
 @_guarded
 def bench(
     files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is the one the others are compared with.")],
     threads: Annotated[int, typer.Option(min=1, help="Threads of ONNX Runtime.")] = 1,
     rounds: Annotated[int, typer.Option(min=6, max=100_000, help="How often each file is timed.")] = 50,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Which layers fused to which kernel, and its time, too.")] = False,
+    scaling: Annotated[bool, typer.Option("--scaling", help="Time each file with 1, 2, 4... threads too.")] = False,
     input_shape: Shape = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Time ONNX files side by side: taking turns, median, 95% interval, ratio, throughput."""
+    from lilliput.deploy import kernels as machine
     from lilliput.pipelines import figures
 
-    found = figures.bench(files, threads=threads, rounds=rounds, input_shape=figures.parse_shape(input_shape) if input_shape else None)
+    shape = figures.parse_shape(input_shape) if input_shape else None
+    found = figures.bench(files, threads=threads, rounds=rounds, input_shape=shape)
+    fused = {str(file): machine.fusions(file, threads, input_shape=shape) for file in files} if kernels else {}
+    scaled = {str(file): machine.scaling(file, rounds=rounds, input_shape=shape) for file in files} if scaling else {}
     first = str(files[0])
     rows: list[dict[str, Any]] = []
     for name, timing in found.timings.items():
@@ -216,11 +222,20 @@ def bench(
         rows.append({"file": name, "latency": timing.median, "low": timing.low, "high": timing.high, "throughput": 1 / timing.median,
                      "ratio": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high})
     if as_json:
+        for row in rows:
+            row |= {"kernels": fused[row["file"]].to_dict()} if kernels else {}
+            row |= {"scaling": [one.to_dict() for one in scaled[row["file"]]]} if scaling else {}
         typer.echo(json.dumps({"threads": threads, "rounds": rounds, "files": rows}))
         return
     _table([{"file": row["file"], "p50 ms": f"{1e3 * row['latency']:.3f}", "interval ms": f"{1e3 * row['low']:.3f} to {1e3 * row['high']:.3f}",
              "per second": f"{row['throughput']:,.0f}", "ratio": f"{row['ratio']:.3f}",
              "ratio interval": f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"} for row in rows])
+    for name, one in fused.items():
+        typer.echo(f"\n{name}: {sum(len(k.nodes) for k in one.kernels)} nodes in {len(one.kernels)} kernels, {len(one.removed)} computed ahead or dropped")
+        _table(figures.kernel_rows(one))
+    for name, several in scaled.items():
+        typer.echo(f"\n{name}: over threads")
+        _table(figures.scaling_rows(several))
 
 
 @app.command(epilog="Examples: lilliput deploy model.onnx --target cortex-m4 --ram 128K --flash 512K -o firmware · "

@@ -98,6 +98,10 @@ def test_a_finished_run(finished: Run) -> None:
     last = finished.report().entries[-1]
     assert last.promised["macs"] == pytest.approx(0.55 * rows[0].metrics["macs"])
     assert last.measured["max_drop"] == pytest.approx(rows[0].metrics["val_accuracy"] - rows[3].metrics["val_accuracy"])
+    machine = json.loads((finished.folder / "kernels.json").read_text())
+    assert machine["label"] == rows[3].label
+    assert "QLinearConv" in {kernel["op"] for kernel in machine["kernels"]}
+    assert machine["scaling"][0]["threads"] == 1
     manifest = finished.manifest
     assert manifest["data"]["digest"] == load_data("digits").digest
     assert manifest["seed"] == 1

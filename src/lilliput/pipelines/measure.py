@@ -13,7 +13,7 @@ from torch import nn
 
 from lilliput.core import Entry
 from lilliput.data import Data
-from lilliput.deploy import onnx, runtime
+from lilliput.deploy import kernels, onnx, runtime
 from lilliput.graph import Traced, latency, trace
 from lilliput.graph.profile import profile
 
@@ -67,6 +67,11 @@ def times(files: Mapping[str, Path], data: Data, *, rounds: int = 50) -> dict[st
     sample = np.ascontiguousarray(data.example(1).numpy()[:1])
     found = latency.compare({name: _runner(path, sample) for name, path in files.items()}, rounds=rounds)
     return {name: {"latency": t.median, "latency_low": t.low, "latency_high": t.high} for name, t in found.timings.items()}
+
+
+def on_this_machine(file: Path) -> Row:
+    """The file's kernels on one thread and its times over threads, as plain data: `Fusions`, and rows `scaling` of `Scaling`."""
+    return {**kernels.fusions(file).to_dict(), "scaling": [row.to_dict() for row in kernels.scaling(file, rounds=15)]}
 
 
 def measures(data: Data) -> dict[str, Callable[[nn.Module], float]]:

@@ -3,6 +3,7 @@
     NAME/manifest.json      recipe, versions, environment, data digest, status
     NAME/metrics.jsonl      one line per variant; a step counts as done when its line is here and its files verify
     NAME/report.json        `core.Report`
+    NAME/kernels.json       what the last variant's layers became on this machine, and its times over threads
     NAME/models/            0-original.pt2, 0-original.onnx, 1-prune.fpgm.pt2, ...
 """
 

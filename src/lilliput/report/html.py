@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from lilliput.core.atomic import write_text
-from lilliput.report import findings, format, layers, plot, table
+from lilliput.report import findings, format, kernels, layers, plot, table
 from lilliput.report.model import RunView
 from lilliput.report.read import from_run
 
@@ -34,7 +34,7 @@ def render(view: RunView) -> str:
         view=view, style=Markup(style), script=Markup(script), digest=_digest(script),
         summary=table.summary(view), sampling=findings.sampling(view), findings=findings.findings(view),
         tiles=_tiles(view), keys=table.columns(view), lines=table.lines(view),
-        panels=plot.panels(view), steps=_steps(view), layers=merged,
+        panels=plot.panels(view), steps=_steps(view), layers=merged, machine=kernels.machine(view.kernels),
         charts=[(column, *plot.bars(merged.names, column)) for column in merged.columns],
         recipe=view.recipe_text or "(no recipe was recorded)", data=embed(_figures(view)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lilliput.core.report import Entry
 
@@ -32,7 +33,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """A run as the report shows it; built by `from_run`."""
+    """A run as the report shows it; built by `from_run`. `kernels` is what `kernels.json` says, where it does."""
 
     name: str
     created: str = ""
@@ -47,6 +48,7 @@ class RunView:
     sizes: dict[str, int] = field(default_factory=dict)
     variants: tuple[Variant, ...] = ()
     warnings: tuple[str, ...] = ()
+    kernels: dict[str, Any] = field(default_factory=dict)
 
     @property
     def original(self) -> Variant | None:

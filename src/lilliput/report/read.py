@@ -18,7 +18,7 @@ _RESUME = "resume the run to write it again, or restore the file from a copy"
 
 
 def from_run(path: str | os.PathLike[str]) -> RunView:
-    """Read the run folder `path`: manifest.json, metrics.jsonl and report.json.
+    """Read the run folder `path`: manifest.json, metrics.jsonl, report.json, and kernels.json where there is one.
 
     A run that is still going, or was killed, gives what it has: files it did not reach yet may be missing and
     its last line of metrics may be cut. Anything else that cannot be read raises `CorruptFileError`.
@@ -42,7 +42,7 @@ def from_run(path: str | os.PathLike[str]) -> RunView:
         environment=_table(manifest.get("environment")), recipe_text=_string(manifest.get("recipe_text")),
         data_name=_string(data.get("name")), data_digest=_string(data.get("digest")),
         sizes={k: int(v) for k, v in numbers(data.get("sizes")).items()},
-        variants=tuple(steps[key] for key in sorted(steps)), warnings=tuple(warnings),
+        variants=tuple(steps[key] for key in sorted(steps)), warnings=tuple(warnings), kernels=kernels(folder / "kernels.json"),
     )
 
 
@@ -145,6 +145,29 @@ def _variant(row: dict[str, Any], entries: tuple[Entry, ...], path: Path, warnin
 
 def _possible(key: str, value: float) -> bool:
     return 0 <= value <= 100 if key in ("accuracy", "val_accuracy") else value >= 0 or key not in COSTS
+
+
+def kernels(path: Path) -> dict[str, Any]:
+    """What the last variant's layers became: `label`, `kernels`, `removed` (how many) and `scaling`; nothing without the file."""
+    if not path.exists():
+        return {}
+    found = _mapping(_json(path, _text(path, _RESUME)), path)
+    rows = [{**{key: _string(row.get(key)) for key in ("layer", "op", "domain")}, **_amounts(row, ("seconds", "share")),
+             "ops": [_string(op) for op in _list(row.get("ops"))]} for row in map(_object, _list(found.get("kernels")))]
+    threads = [{"threads": int(_amounts(row, ("threads",))["threads"]), **_amounts(row, ("throughput",)),
+                **{key: [_amounts(row.get(key), (part,))[part] for part in ("median", "low", "high")] for key in ("latency", "speedup", "efficiency")}}
+               for row in map(_object, _list(found.get("scaling")))]
+    return {"label": _string(found.get("label")), "kernels": rows, "removed": len(_list(found.get("removed"))), "scaling": threads}
+
+
+def _amounts(value: object, keys: tuple[str, ...]) -> dict[str, float]:
+    """Amounts of a mapping, 0 where they are none."""
+    known = numbers(value)
+    return {key: max(known.get(key, 0.0), 0.0) for key in keys}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _string(value: object) -> str:
