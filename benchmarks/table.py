@@ -79,6 +79,17 @@ def _int8(model: str) -> Callable[[Rows], Cell]:
     return cell
 
 
+def _kernels(model: str) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        r = rows[model]
+        chosen, speedups = r["chosen"], {n: s for n, s in r["scaling"].items() if n != "1"}
+        text = (f"{chosen['again'][0]:.3f}x of all integers ({chosen['again'][1]:.3f} to {chosen['again'][2]:.3f}), {chosen['float']} of {chosen['layers']} "
+                f"layers in floats; {', '.join(f'{n} threads {s[0]:.2f}x as fast ({s[1]:.2f} to {s[2]:.2f})' for n, s in speedups.items())}")
+        return text, f"fp32 {r['all_float'][0]:.2f}x", chosen["again"][1] <= 1
+
+    return cell
+
+
 def _memory(rows: Rows) -> Cell:
     text = ", ".join(f"{name} {100 * (r['ratio'] - 1):+.1f}%" for name, r in rows.items())
     return text, "", all(r["ratio"] <= 1.05 for r in rows.values())
@@ -165,6 +176,9 @@ FIGURES = (
            cell=_int8("resnet18")),
     Figure(name="int8 MobileNetV2 at 224²: latency and agreement with fp32", bar="<= 1.02x of ONNX Runtime's, agreement >= its", file="int8",
            cell=_int8("mobilenet_v2")),
+    Figure(name="int8 ResNet-18 at 224², kernels chosen by measurement: latency, one thread; scaling", bar="not slower", file="kernels",
+           cell=_kernels("resnet18")),
+    Figure(name="the same, MobileNetV2", bar="not slower", file="kernels", cell=_kernels("mobilenet_v2")),
     Figure(name="calibration on 4,096 samples instead of 64: peak memory", bar="within 5%", file="calibration_memory", cell=_memory),
     Figure(name="ResNet-20 on Fashion-MNIST, prune 2x + distil + int8, three seeds: test accuracy, file, latency",
            bar="within 0.5 points, <= 1/7, <= 0.5x", file="fashion", cell=_fashion),
