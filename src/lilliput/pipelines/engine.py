@@ -123,7 +123,8 @@ class Engine:
             raise PreconditionError(f"{self.folder} holds a run of another recipe; choose another --out (or name:), or delete that folder")
 
     def _kept(self, run: Run) -> tuple[Variant, ...]:
-        """The finished variants, up to the first whose files are missing or not what was written; sweeps up half-written files."""
+        """The finished variants, up to the first whose files are missing or not what was written; sweeps up half-written files.
+        """
         for leftover in (self.folder / "models").glob(".*"):
             leftover.unlink()
         rows = run.variants()

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Totals of one model for one sample, counts and bytes; `layers` has a row per layer with at least `layer`, `params` and `macs`."""
+    """Totals of one model for one sample, counts and bytes; `layers` has a row per layer with at least `layer`, `params` and
+    `macs`.
+    """
 
     model: str
     input_shape: tuple[int, ...]
