@@ -20,7 +20,7 @@ from lilliput.zoo.phinet import shapes
 
 # What is tried: widths, shapes and expansions.
 _ALPHAS = tuple(k / 20 for k in range(1, 41))
-_BETAS = tuple(k / 10 for k in range(5, 16))
+_BETAS = tuple(k / 10 for k in range(5, 21))
 _EXPANSIONS = tuple(k / 2 for k in range(4, 17))
 _TRIALS = 8
 

@@ -75,7 +75,7 @@ def _write(project: Project, trainer: Trainer, files: Sequence[str], source: Sou
 
     single = isinstance(trainer.backbone.rounding, SingleRounding)
     own = [f"{name}_train.h", f"{name}_train.c", "lp_train.h", *_KERNELS]
-    kernels = [kernel for kernel in _with_headers(source.kernels(), project) if kernel not in files]
+    kernels = [kernel for kernel in _with_needed(source.kernels(), project) if kernel not in files]
     for file in ("lp_train.h", *_KERNELS, *kernels):
         write_text(project.folder / file, kernel_file(file, project.target).read_text())
     values = {"name": name, "NAME": name.upper(), "version": __version__, "sources": [f for f in (*files, *own, *kernels) if f.endswith(".c") and
@@ -87,11 +87,13 @@ def _write(project: Project, trainer: Trainer, files: Sequence[str], source: Sou
     return [*own, *kernels]
 
 
-def _with_headers(sources: Sequence[str], project: Project) -> list[str]:
-    """Kernels, and the headers that they include and that these include."""
+def _with_needed(sources: Sequence[str], project: Project) -> list[str]:
+    """Kernels, the headers that they include, the kernels that they call, and what these need."""
     found = list(sources)
     for file in found:
-        found += [name for name in re.findall(r'#include "([\w.]+)"', kernel_file(file, project.target).read_text()) if name not in found]
+        text = kernel_file(file, project.target).read_text()
+        needed = [*re.findall(r'#include "([\w.]+)"', text), *(f"{name}.c" for name in re.findall(r"\b(lp_\w+_s8)\(", text))]
+        found += [name for name in dict.fromkeys(needed) if name not in found]
     return found
 
 
