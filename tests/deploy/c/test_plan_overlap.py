@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lilliput.deploy.c.emit import emit
-from lilliput.deploy.c.operators import Window
+from lilliput.deploy.c.operators import InPlaceDepthwise, InPlacePointwise, Window
 from lilliput.deploy.c.plan import Plan, faults
 from lilliput.deploy.c.plan.overlap import Overlap
 from lilliput.deploy.c.plan.verify import written_before
@@ -91,3 +91,35 @@ def test_kernels_keep_the_promise(tmp_path):
     emit(found, tmp_path, samples=random_operators.samples(made, 2))
     run = subprocess.run(["make", "-s", "-C", str(tmp_path), "test", "CFLAGS=-O1"], capture_output=True, text=True)
     assert run.stdout == "2 samples, 0 wrong codes\n", run.stdout + run.stderr
+
+
+def in_place(rng, name):
+    """A depthwise convolution of stride 1 whose output is as large as its input, or a 1 x 1 convolution."""
+    if rng.random() < 0.3:
+        return InPlacePointwise.of(random_operators.pointwise(rng, name))
+    image = tuple(int(n) for n in rng.integers([1, 1, 2], [9, 9, 20]))
+    kernel, dilation = tuple(int(n) for n in rng.integers(1, 6, 2)), tuple(int(n) for n in rng.integers(1, 3, 2))
+    total = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    before = [int(rng.integers(0, t + 1)) for t in total]
+    window = Window(kernel=kernel, dilation=dilation, pads=(*before, total[0] - before[0], total[1] - before[1]))
+    step = random_operators._convolved(rng, name, image, image[2], window, image[2])
+    assert InPlaceDepthwise.fits(step)
+    return InPlaceDepthwise.of(step)
+
+
+def test_convolutions_in_place_give_the_references_codes(tmp_path):
+    rng, offsets, at = np.random.default_rng(2), {}, 0
+    steps = [in_place(rng, f"step{i}") for i in range(50)]
+    for step in steps:
+        offsets[step.output] = offsets[step.inputs[0]] = at
+        if step.in_place is None:
+            offsets[step.inputs[0]] += -(-step.lag(0) // 4) * 4
+        offsets[step.scratch] = max(offsets[b] + -(-b.size // 4) * 4 for b in (step.output, step.inputs[0]))
+        at = offsets[step.scratch] + -(-step.scratch.size // 4) * 4
+    made = random_operators.program(steps)
+    found = Plan(program=made, offsets=offsets, arena=at, bound=0)
+    assert faults(found, samples=random_operators.samples(made, 1)) == []
+    emit(found, tmp_path, samples=random_operators.samples(made, 4))
+    run = subprocess.run(["make", "-s", "-C", str(tmp_path), "test", "CFLAGS=-O1 -fsanitize=address,undefined -fno-sanitize-recover"],
+                         capture_output=True, text=True)
+    assert run.stdout == "4 samples, 0 wrong codes\n", run.stdout + run.stderr

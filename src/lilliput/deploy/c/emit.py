@@ -84,6 +84,7 @@ class _Source:
             self.calls.append(f"lp_{call.kernel}(&{name}, {', '.join(pointers)});")
             if call.kernel not in self.kernels:
                 self.kernels.append(call.kernel)
+            self.kernels += [kernel for kernel in call.requires if kernel not in self.kernels]
 
 
 def numbers(array: Array, width: int = 120) -> str:

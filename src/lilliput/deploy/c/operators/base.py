@@ -38,6 +38,7 @@ class Call:
 
     `fields` become designated initialisers, `arrays` constants of their own that the structure points to. It gets the inputs whose
     numbers are in `reads` (all of them by default), then the output, then the step's scratch memory if it says so.
+    `requires` are further kernels that this one calls.
     """
 
     kernel: str
@@ -46,6 +47,7 @@ class Call:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     reads: tuple[int, ...] | None = None
     scratch: bool = False
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,10 +19,10 @@ def _members(step: Convolution) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InPlaceDepthwise(Convolution):
-    """A depthwise convolution of stride 1 and equal size, channel after channel over its own input.
+    """A depthwise convolution of stride 1 and equal size over its own input, four channels at a time.
 
-    TinyEngine keeps a whole plane of `H W` bytes aside. Here only those rows of it are kept that later rows still need and that are
-    overwritten by then, `pad_top + 1` of them: `(pad_top + 1) W` bytes.
+    TinyEngine keeps whole planes of `H W` bytes aside. Here only the rows are kept that a window covers, with their padding:
+    `4 ((kernel_h - 1) dilation_h + 1) (W + (kernel_w - 1) dilation_w)` bytes.
     """
 
     in_place: ClassVar[int | None] = 0
@@ -31,12 +31,13 @@ class InPlaceDepthwise(Convolution):
     def fits(step: Convolution) -> bool:
         """Whether a convolution can be computed so."""
         same = step.window.size(*step.image[:2]) == step.image[:2] and step.inputs[0].size == step.output.size
-        return step.depthwise and same and step.window.stride == (1, 1) and 0 <= step.window.pads[0] <= step.image[0] and step.window.pads[1] >= 0
+        return step.depthwise and same and step.window.stride == (1, 1) and min(step.window.pads) >= 0
 
     @classmethod
     def of(cls, step: Convolution) -> InPlaceDepthwise:
         """The same convolution, in place."""
-        return cls(**_members(step), scratch=_scratch(step, (step.window.pads[0] + 1) * step.image[1]))
+        rows, margin = ((k - 1) * d for k, d in zip(step.window.kernel, step.window.dilation, strict=True))
+        return cls(**_members(step), scratch=_scratch(step, 4 * (rows + 1) * (step.image[1] + margin)))
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_depthwise_in_place_s8`."""
@@ -51,7 +52,7 @@ class InPlaceDepthwise(Convolution):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InPlacePointwise(Convolution):
-    """A 1 x 1 convolution that puts a pixel together in scratch memory, so that its output may follow right behind its input."""
+    """A 1 x 1 convolution that puts two pixels together in scratch memory, so that its output may begin where its input does."""
 
     @staticmethod
     def fits(step: Convolution) -> bool:
@@ -61,12 +62,12 @@ class InPlacePointwise(Convolution):
     @classmethod
     def of(cls, step: Convolution) -> InPlacePointwise:
         """The same convolution, in place."""
-        return cls(**_members(step), scratch=_scratch(step, step.weights.shape[0]))
+        return cls(**_members(step), scratch=_scratch(step, 2 * step.weights.shape[0]))
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_pointwise_in_place_s8`."""
         (call,) = super().calls()
-        return (replace(call, kernel="pointwise_in_place_s8", scratch=True),)
+        return (replace(call, kernel="pointwise_in_place_s8", scratch=True, requires=("pointwise_s8",)),)
 
     def lag(self, index: int) -> int | None:
         """What the output has more than the input: 0 for as many channels."""
@@ -75,5 +76,5 @@ class InPlacePointwise(Convolution):
 
     @property
     def grain(self) -> int:
-        """One pixel at a time on every target."""
+        """All that is read at once is read before it is written, on every target."""
         return 0

@@ -42,23 +42,24 @@ def patched(program: Program, sharing: Sharing, limit: Limit, ram: int | None) -
     best: Plan | None = None
     fitting = [c for c in found if ram is not None and c.least * ALIGNMENT <= ram]
     for candidate in fitting[:_TRIALS]:
-        trial = _plan(candidate, sharing, limit.part(0.3))
+        trial = _plan(candidate, sharing, limit.part(0.3), ram)
         if ram is not None and trial.arena <= ram:
             return trial
         best = trial if best is None or trial.arena < best.arena else best
     for candidate in sorted(found, key=lambda c: (c.least, c.macs, c.count))[:_TRIALS]:
         if best is not None and (candidate.least * ALIGNMENT >= best.arena or limit.left <= 0):
             break
-        trial = _plan(candidate, sharing, limit.part(0.3))
+        trial = _plan(candidate, sharing, limit.part(0.3), ram)
         best = trial if best is None or trial.arena < best.arena else best
         if ram is not None and best.arena <= ram:
             break
     return best
 
 
-def _plan(candidate: Candidate, sharing: Sharing, limit: Limit) -> Plan:
+def _plan(candidate: Candidate, sharing: Sharing, limit: Limit, ram: int | None) -> Plan:
     program = in_patches(candidate.stage, candidate.rows, candidate.columns)
-    found = place(Demand.of(program, sharing), limit) if sharing is apart else choose(program, sharing, limit, after=len(program.steps) - len(candidate.stage.program.steps) + candidate.stage.count)
+    after = len(program.steps) - len(candidate.stage.program.steps) + candidate.stage.count
+    found = place(Demand.of(program, sharing), limit) if sharing is apart else choose(program, sharing, limit, after=after, enough=(ram or 0) // ALIGNMENT)
     stage = candidate.stage
     patches = Patches(rows=candidate.rows, columns=candidate.columns, steps=stage.count, layer=stage.steps[-1].layer,
                       extra=program.macs - stage.program.macs)

@@ -36,28 +36,30 @@ def candidates(program: Program) -> list[int]:
             if len(ways(step)) > 1 and step.inputs[0] in life and step.inputs[0] not in final and life[step.inputs[0]][1] == i]
 
 
-def choose(program: Program, sharing: Sharing, limit: Limit, after: int = 0) -> Placement:
-    """The least placement of a program in its order, with as few steps in place as it takes.
+def choose(program: Program, sharing: Sharing, limit: Limit, *, after: int = 0, enough: int = 0) -> Placement:
+    """The least placement of a program in its order, or one of `enough` words, with as few steps in place as it takes.
 
     All that can be are set in place first, unless that brings nothing; then those from which nothing comes go back together, then one by one
     (the first 64 of them). Only steps from number `after` on.
     """
     best = place(Demand.of(program, sharing), limit.part(0.2, _NODES))
     chosen = {i for i in candidates(program) if i >= after}
+    if best.height <= enough or not chosen:
+        return best
     trial = _trial(program, chosen, sharing, limit)
-    if not chosen or trial.height >= best.height:
+    if trial.height >= best.height:
         return best
     best = trial
-    plain = Demand.of(program, sharing)
-    needed = {i for i in chosen if plain.load(i) > best.height}
+    plain, most = Demand.of(program, sharing), max(best.height, enough)
+    needed = {i for i in chosen if plain.load(i) > most}
     trial = _trial(program, needed, sharing, limit)
-    if trial.height <= best.height:
+    if trial.height <= most:
         best, chosen = trial, needed
     for i in sorted(chosen - needed, key=lambda i: (plain.load(i), i))[:_TRIALS]:
         if limit.left <= 0:
             break
         trial = _trial(program, chosen - {i}, sharing, limit)
-        if trial.height <= best.height:
+        if trial.height <= most:
             best, chosen = trial, chosen - {i}
     return best
 

@@ -22,19 +22,19 @@ def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patc
          pixels_at_once: int = 2) -> Plan:
     """A plan with the least arena that is found in so many seconds; the same every time where they suffice.
 
-    `overlap`: outputs may share memory with inputs, and convolutions may run in place. `patches`: the first stage is computed patch by
-    patch (True), never (False), or only where the arena exceeds `ram` bytes otherwise (None). With `ram`, of all ways into patches that fit
-    the one with the fewest multiplications is taken, else the one with the least arena. `pixels_at_once`: so many pixels the kernels compute
-    at the same time; the portable ones two. Raises `BudgetError` if the arena exceeds `ram`, naming the fullest step, `PreconditionError` if
-    patches are asked for and no stage of the program can be computed so.
+    `overlap`: outputs may share memory with inputs, and convolutions may run in place, which is slower; with `ram`, only those that it takes
+    to fit. `patches`: the first stage is computed patch by patch (True), never (False), or only where the arena exceeds `ram` bytes
+    otherwise (None). With `ram`, of all ways into patches that fit the one with the fewest multiplications is taken, else the one with the
+    least arena. `pixels_at_once`: so many pixels the kernels compute at the same time; the portable ones two. Raises `BudgetError` if the
+    arena exceeds `ram`, naming the fullest step, `PreconditionError` if patches are asked for and no stage of the program can be computed so.
     """
     if seconds <= 0 or pixels_at_once < 1 or (ram is not None and ram < 0):
         raise PreconditionError("a plan takes seconds > 0, pixels_at_once >= 1 and ram >= 0")
     sharing, limit = (Overlap(pixels_at_once=pixels_at_once) if overlap else apart), Limit(seconds=seconds)
-    whole = _whole(program, sharing, limit, overlap)
+    whole = _whole(program, sharing, limit, 0 if ram is None else ram // ALIGNMENT)
     found = whole
     if patches or (patches is None and ram is not None and whole.arena > ram):
-        split = patched(program.reordered(_order(program, sharing, limit, overlap).steps), sharing, limit, ram)
+        split = patched(program.reordered(_order(program, sharing, limit).steps), sharing, limit, ram)
         if split is None and patches:
             raise PreconditionError("no first stage of this program can be computed in patches: it takes windows, tables, sums and products over images "
                                     "from one input to one output; leave patches out")
@@ -45,20 +45,21 @@ def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patc
     return found
 
 
-def _order(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> Order:
-    return best(Flow.of(program, sharing, ways if overlap else as_is), limit.part(0.3))
+def _order(program: Program, sharing: Sharing, limit: Limit) -> Order:
+    return best(Flow.of(program, sharing, as_is if sharing is apart else ways), limit.part(0.3))
 
 
-def _whole(program: Program, sharing: Sharing, limit: Limit, overlap: bool) -> Plan:
-    """The plan without patches."""
-    order = _order(program, sharing, limit, overlap)
+def _whole(program: Program, sharing: Sharing, limit: Limit, enough: int) -> Plan:
+    """The plan without patches; convolutions run in place only if it takes more than `enough` words otherwise."""
+    overlap = sharing is not apart
+    order = _order(program, sharing, limit)
     ordered = program.reordered(order.steps)
-    found = choose(ordered, sharing, limit) if overlap else place(Demand.of(ordered, sharing), limit.part(0.3))
+    found = choose(ordered, sharing, limit, enough=enough) if overlap else place(Demand.of(ordered, sharing), limit.part(0.3))
     flow = Flow.of(found.demand.program, sharing)
     # With other ways to compute steps, the bound of the order is that of the least of them.
     several = overlap and any(len(ways(step)) > 1 for step in program.steps)
     bound = best(flow, limit.part(0.3)).bound if several else order.bound
-    if found.height > bound and len(flow.needs) <= _ORDERED:
+    if found.height > max(bound, enough) and len(flow.needs) <= _ORDERED:
         found, exact = _reordered(found, flow, sharing, limit)
         bound = found.height if exact else bound
     return found.demand.plan(found.offsets, bound)
