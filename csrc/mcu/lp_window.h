@@ -23,9 +23,11 @@ static inline lp_window lp_inside(const lp_pool *p, int32_t oy, int32_t ox)
 /* The sum of one channel's codes over the window. */
 static inline int32_t lp_window_sum(const lp_pool *p, lp_window w, const int8_t *channel)
 {
+    const int32_t channels = p->channels, columns = w.right - w.left, jump = (p->in_w - columns) * channels;
     int32_t sum = 0;
-    for (int32_t y = w.top; y < w.bottom; y++)
-        for (int32_t x = w.left; x < w.right; x++) sum += channel[(y * p->in_w + x) * p->channels];
+    channel += (w.top * p->in_w + w.left) * channels;
+    for (int32_t rows = w.bottom - w.top; rows; rows--, channel += jump)
+        for (int32_t n = columns; n; n--, channel += channels) sum += *channel;
     return sum;
 }
 
