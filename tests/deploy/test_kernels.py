@@ -49,6 +49,7 @@ def test_a_convolution_with_relu_and_quantization_is_one_kernel(tmp_path: Path) 
     assert first.ops == ("DequantizeLinear", "Conv", "Relu", "QuantizeLinear")
     assert first.nodes == ("x.dq", "conv1", "a", "a.q")
     assert first.sentence == "DequantizeLinear + Conv + Relu + QuantizeLinear"
+    assert first.sentence in {row["sentence"] for row in found.to_dict()["kernels"]}
     residual = kernel_of(found, "sum")
     assert (residual.op, set(residual.nodes) - {"a.dq"}) == ("QLinearAdd", {"b.dq", "sum", "c", "c.q"})
     assert kernel_of(found, "head").op == "QGemm"
@@ -99,7 +100,36 @@ def test_attribution_by_hand() -> None:
     optimised = [helper.make_node("ReorderInput", ["x"], ["r"], name="ReorderInput"), helper.make_node("Conv", ["r", "w"], ["r1"], name="lp0_token_7"),
                  helper.make_node("Conv", ["r", "w", "", "r1"], ["r2"], name="b_nchwc"), helper.make_node("ReorderOutput", ["r2"], ["d"], name="out"),
                  helper.make_node("Flatten", ["d"], ["e"], name="lp4")]
-    assert Attribution(graph)(optimised) == [(), (0,), (1, 2, 3), (), (4,)]
+    found = Attribution(graph)(optimised)
+    assert found == [(), (0,), (1, 2, 3), (), (4,)]
+    assert Attribution(graph).parts(optimised, found) == [None] * 5
+
+
+def test_an_operator_that_the_runtime_takes_apart(tmp_path: Path) -> None:
+    """GroupNormalization has no kernel of its own: many nodes compute it, and the last stands for it."""
+    build = Builder()
+    for name in ("scale", "bias"):
+        build.constant(name, np.ones(4, np.float32))
+    build.node("GroupNormalization", ["x", "scale", "bias"], "norm", num_groups=2)
+    build.node("Neg", ["norm"], "y")
+    found = covered_once(build.save(tmp_path / "g.onnx", {"x": [1, 4, 2, 2]}, "y", [1, 4, 2, 2]))
+    parts = [kernel for kernel in found.kernels if not kernel.nodes]
+    assert len(parts) > 3
+    assert {(kernel.layer, kernel.sentence) for kernel in parts} == {("norm", "part of GroupNormalization")}
+    assert kernel_of(found, "norm").ops == ("GroupNormalization",)
+    assert kernel_of(found, "y").op == "Neg"
+
+
+def test_slices_that_become_one_split(tmp_path: Path) -> None:
+    """The runtime names the split by its last slice, and its outputs by the slices' names."""
+    build = Builder()
+    ends = [build.constant(f"{i}", np.array([i], np.int64)) for i in range(4)]
+    for i in range(3):
+        build.node("Slice", ["x", ends[i], ends[i + 1], ends[1]], f"part{i}")
+    build.node("Sum", ["part0", "part1", "part2"], "y")
+    found = covered_once(build.save(tmp_path / "s.onnx", {"x": [1, 3, 4]}, "y", [1, 1, 4]))
+    assert kernel_of(found, "y").nodes == ("y",)
+    assert {kernel_of(found, f"part{i}").op for i in range(3)} <= {"Split", "Slice"}
 
 
 def damaged(name: str, folder: Path) -> Path:

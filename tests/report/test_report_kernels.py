@@ -16,7 +16,7 @@ from lilliput.report.kernels import machine
 
 def kernel(index: int, **changes: Any) -> dict[str, Any]:
     return {"layer": f"layer{index}", "op": "QLinearConv", "domain": "com.microsoft", "provider": "CPUExecutionProvider", "nodes": ["c", "r"],
-            "ops": ["DequantizeLinear", "Conv", "DequantizeLinear"], "seconds": 1e-6 * (index + 1), "share": 0.01 * (index + 1), **changes}
+            "ops": ["DequantizeLinear", "Conv", "DequantizeLinear"], "sentence": "2 DequantizeLinear + Conv", "seconds": 1e-6 * (index + 1), "share": 0.01 * (index + 1), **changes}
 
 
 def timing(median: float) -> dict[str, float]:
@@ -53,11 +53,12 @@ def test_slowest_first_and_the_rest_collapsed(make_run):
 
 
 def test_ten_kernels_are_not_collapsed_and_what_was_added_is_said(make_run):
-    rows = [kernel(i) for i in range(9)] + [kernel(9, ops=[], nodes=[], op="Transpose", domain="ai.onnx")]
+    rows = [kernel(i) for i in range(8)] + [kernel(8, ops=[], nodes=[], part_of="GroupNormalization", sentence="part of GroupNormalization")]
+    rows.append(kernel(9, ops=[], nodes=[], op="Transpose", domain="ai.onnx", sentence="added by the runtime"))
     page = render(from_run(folder_with(make_run(), found(kernels=rows, removed=[]))))
     assert "faster kernels" not in page
-    assert "27 operators became 9 kernels. 1 was added to change layouts.</p>" in page
-    assert "added by the runtime" in page
+    assert "24 operators became 9 kernels. 1 was added to change layouts.</p>" in page
+    assert page.count("added by the runtime") == page.count("part of GroupNormalization") == 1
 
 
 def test_without_the_file_there_is_no_section(make_run):
@@ -85,7 +86,7 @@ def test_values_that_are_none_are_left_out(make_run, content):
 
 def test_hostile_names_are_escaped(make_run):
     evil = "</script><img src=x onerror=alert(1)>{{7*7}}\x00\u202e" + "x" * 5000
-    rows = [kernel(i, layer=evil, op=evil, domain=evil, ops=[evil]) for i in range(12)]
+    rows = [kernel(i, layer=evil, op=evil, domain=evil, ops=[evil], sentence=evil) for i in range(12)]
     page = render(from_run(folder_with(make_run(), found(kernels=rows, label=evil))))
     assert "<img" not in page
     assert "49" not in re.findall(r"<code>(.*?)</code>", page, re.S)[0]

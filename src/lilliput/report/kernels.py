@@ -54,11 +54,11 @@ def machine(found: Mapping[str, Any]) -> Machine | None:
     unit = quantity("latency").scale([row["seconds"] for row in kernels if row["seconds"] >= 1e-6])
     most = max(row["share"] for row in kernels)
     rows = tuple(KernelRow(
-        layer=plain(row["layer"], 120), kernel=_kernel(row), made_of=_made_of(row["ops"]),
+        layer=plain(row["layer"], 120), kernel=_kernel(row), made_of=plain(row["sentence"], 300),
         time=f"{significant(round(row['seconds'] / unit[0], 6))}{unit[1]}",
         share=share(row["share"]), percent=100 * row["share"] / most if most else 0.0) for row in kernels)
     nodes = sum(len(row["ops"]) for row in kernels)
-    added = sum(not row["ops"] for row in kernels)
+    added = sum(not row["ops"] and not row["part_of"] for row in kernels)
     gone = f" {found['removed']:,} were computed ahead of time, folded into others' constants, or had no effect." if found["removed"] else ""
     extra = f" {added:,} {'was' if added == 1 else 'were'} added to change layouts." if added else ""
     summary = f"{nodes:,} operators became {len(rows) - added:,} kernels.{extra}{gone}"
@@ -80,8 +80,3 @@ def _interval(shown: Sequence[str], unit: str) -> tuple[str, str]:
 def _kernel(row: Mapping[str, Any]) -> str:
     domain = plain(row["domain"], 40)
     return plain(row["op"], 60) if domain in ("", "ai.onnx") else f"{plain(row['op'], 60)} ({domain})"
-
-
-def _made_of(ops: Sequence[str]) -> str:
-    counts = {op: ops.count(op) for op in ops}
-    return plain(" + ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items()), 300) or "added by the runtime"

@@ -152,7 +152,7 @@ def kernels(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     found = _mapping(_json(path, _text(path, _RESUME)), path)
-    rows = [{**{key: _string(row.get(key)) for key in ("layer", "op", "domain")}, **_amounts(row, ("seconds", "share")),
+    rows = [{**{key: _string(row.get(key)) for key in ("layer", "op", "domain", "part_of", "sentence")}, **_amounts(row, ("seconds", "share")),
              "ops": [_string(op) for op in _list(row.get("ops"))]} for row in map(_object, _list(found.get("kernels")))]
     threads = [{"threads": int(_amounts(row, ("threads",))["threads"]), **_amounts(row, ("throughput",)),
                 **{key: [_amounts(row.get(key), (part,))[part] for part in ("median", "low", "high")] for key in ("latency", "speedup", "efficiency")}}

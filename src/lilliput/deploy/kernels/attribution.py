@@ -89,6 +89,23 @@ class Attribution:
             result[i] = tuple(sorted(owned))
         return result
 
+    def parts(self, optimised: Sequence[onnx.NodeProto], owned: Sequence[tuple[int, ...]]) -> list[int | None]:
+        """For every optimised node the one that completes what it computes a part of: operators that the runtime took apart.
+
+        That is the next one on the way to the outputs that stands for anything; None for nodes that do so themselves and for
+        changes of layout.
+        """
+        readers: dict[str, int] = {}
+        for i, node in enumerate(optimised):
+            for name in reads(node):
+                readers.setdefault(name, i)
+        result: list[int | None] = [None] * len(optimised)
+        for i in reversed(range(len(optimised))):
+            if not owned[i] and optimised[i].op_type not in _LAYOUTS:
+                after = next((readers[name] for name in optimised[i].output if name in readers), None)
+                result[i] = after if after is None or owned[after] else result[after]
+        return result
+
     def _moves(self, node: onnx.NodeProto, found: Sequence[int]) -> bool:
         """Whether the runtime added the node to change a layout; its output may have taken the name of what was fused before it."""
         return node.op_type in _LAYOUTS and all(self.graph.node[index].op_type != node.op_type for index in found)
@@ -103,8 +120,9 @@ class Attribution:
             before, name = name, _SUFFIX.sub("", name)
             if name in self.producers:
                 return [self.producers[name]], True
-        tags = [int(found) for found in re.findall(r"\blp(\d+)(?!\d)", name.replace("_", " "))]
-        return [max(tags)] if tags and max(tags) < len(self.graph.node) else [], True
+        tags = [sorted({int(found) for found in re.findall(r"\blp(\d+)(?!\d)", text.replace("_", " "))}) for text in (name, " ".join(node.output))]
+        found = [index for index in [*tags[0][-1:], *tags[1]] if index < len(self.graph.node)]
+        return list(dict.fromkeys(found)), True
 
     def _epilogue(self, found: Sequence[int], anchors: set[int], claimed: set[int]) -> list[int]:
         """What follows on a node's only output, has no kernel of its own and waits for nothing else."""

@@ -29,7 +29,8 @@ _WARMUP, _LEAST, _PATIENCE = 3, 5, 1.0  # runs that do not count, runs that must
 class Kernel:
     """One node of the optimised graph: its kernel, the original nodes it stands for, median seconds and share of the sum.
 
-    `layer` is the layer whose weights it reads, else the node it is named by. No `nodes`: the runtime added it.
+    `layer` is the layer whose weights it reads, else the node it is named by. No `nodes`: the runtime added it, or took an
+    operator apart, and then `part_of` says what the kernel that completes it stands for.
     """
 
     layer: str
@@ -40,12 +41,12 @@ class Kernel:
     ops: tuple[str, ...]
     seconds: float
     share: float
+    part_of: str = ""
 
     @property
     def sentence(self) -> str:
         """What it stands for: `2 DequantizeLinear + Add + Relu`."""
-        counts = {op: self.ops.count(op) for op in self.ops}
-        return " + ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items()) or "added by the runtime"
+        return summed(self.ops) or (f"part of {self.part_of}" if self.part_of else "added by the runtime")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class Fusions:
         return tuple(sorted(self.kernels, key=lambda kernel: -kernel.seconds))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain data."""
-        return asdict(self)
+        """Everything as plain data, each kernel with its `sentence`."""
+        return {**asdict(self), "kernels": [{**asdict(kernel), "sentence": kernel.sentence} for kernel in self.kernels]}
 
 
 def fusions(path: str | PathLike[str], threads: int = 1, *, runs: int = 30, input_shape: tuple[int, ...] | None = None) -> Fusions:
@@ -102,19 +103,31 @@ def profiled(model: onnx.ModelProto, path: str | PathLike[str], feeds: Mapping[s
         node.name = tag(index)
         _hide_bodies(node)
     optimised, events = _run(named, path, feeds, threads, runs)
-    stands_for = Attribution(named.graph)(optimised)
+    traced = Attribution(named.graph)
+    stands_for = traced(optimised)
+    whole = [stands_for[part] if part is not None else () for part in traced.parts(optimised, stands_for)]
     times = _times(optimised, events)
     names, total = node_names(model.graph), sum(seconds for seconds, _ in times)
     attribution = Attribution(model.graph)
     kernels = tuple(Kernel(
-        layer=_layer(attribution, owned, names) or node.op_type, op=node.op_type, domain=node.domain or "ai.onnx", provider=provider,
+        layer=_layer(attribution, owned or part, names) or node.op_type, op=node.op_type, domain=node.domain or "ai.onnx", provider=provider,
         nodes=tuple(names[i] for i in owned), ops=tuple(model.graph.node[i].op_type for i in owned),
-        seconds=seconds, share=seconds / total if total else 0.0)
-        for node, owned, (seconds, provider) in zip(optimised, stands_for, times, strict=True))
+        seconds=seconds, share=seconds / total if total else 0.0, part_of=summed([model.graph.node[i].op_type for i in part]))
+        for node, owned, part, (seconds, provider) in zip(optimised, stands_for, whole, times, strict=True))
     covered = {index for owned in stands_for for index in owned}
     removed = tuple(name for index, name in enumerate(names) if index not in covered)
     counted = max((len(found) for found in events.values()), default=0) - _WARMUP
     return Fusions(kernels=kernels, removed=removed, seconds=total, runs=max(counted, 0), threads=threads)
+
+
+def summed(ops: Sequence[str]) -> str:
+    """Operators in words.
+
+    >>> summed(["DequantizeLinear", "Add", "DequantizeLinear"])
+    '2 DequantizeLinear + Add'
+    """
+    counts = {op: ops.count(op) for op in ops}
+    return " + ".join(f"{count} {op}" if count > 1 else op for op, count in counts.items())
 
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
@@ -197,7 +210,7 @@ def _events(profile: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _times(optimised: Sequence[onnx.NodeProto], events: Mapping[str, list[dict[str, Any]]]) -> list[tuple[float, str]]:
-    """Median seconds and provider of every node; nodes without a name have events named by operator and number."""
+    """Median seconds and provider of every node; nodes without a name have events named by operator and number, in the same order."""
     named = {node.name for node in optimised}
     spare = {op: [name for name in events if name not in named and re.fullmatch(rf"{re.escape(op)}_\d+", name)]
              for op in {node.op_type for node in optimised if not node.name}}
