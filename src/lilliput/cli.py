@@ -250,6 +250,7 @@ def deploy(
     run: Annotated[Path | None, typer.Option(help="inputs.npz: build, run under emulation, compare, count.")] = None,
     name: Annotated[str, typer.Option(help="Prefix of the C names.")] = "model",
     rounding: Annotated[str, typer.Option(help="double, as TensorFlow Lite Micro rounds, or single, nearer the simulation.")] = "double",
+    weights: Annotated[str, typer.Option(help="packed: 1, 2 or 4 bits where they suffice; coded: entropy-coded where smaller; or plain int8.")] = "packed",
     as_json: JsonFlag = False,
 ) -> None:
     """Write C code for a microcontroller: no heap, no dependency, exactly the simulated integers.
@@ -258,10 +259,13 @@ def deploy(
     """
     from lilliput.deploy import c
 
-    if rounding not in ("double", "single"):
-        raise LilliputError(f"--rounding is double or single, not {rounding!r}")
+    roundings: dict[str, c.DoubleRounding | c.SingleRounding] = {"double": c.DoubleRounding(), "single": c.SingleRounding()}
+    storages: dict[str, c.Packed | c.Coded | c.Plain] = {"packed": c.Packed(), "coded": c.Coded(), "plain": c.Plain()}
+    if rounding not in roundings or weights not in storages:
+        raise LilliputError(f"--rounding is double or single, not {rounding!r}" if rounding not in roundings else
+                            f"--weights is packed, coded or plain, not {weights!r}")
     limits = c.Limits(ram=_bytes(ram), flash=_bytes(flash))
-    project = c.to_c(model, out, target=target, limits=limits, name=name, rounding=c.SingleRounding() if rounding == "single" else c.DoubleRounding())
+    project = c.to_c(model, out, target=target, limits=limits, code=c.Code(name=name, rounding=roundings[rounding], storage=storages[weights]))
     trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
     figures = {"target": target, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
                "macs": project.plan.program.macs}

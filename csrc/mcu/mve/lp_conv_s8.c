@@ -77,7 +77,7 @@ void lp_conv_s8(const lp_conv *p, const int8_t *in, int8_t *out)
     int8_t window[GATHERED];
     for (int32_t oy = 0; oy < p->out_h; oy++) {
         const lp_span rows = lp_span_of(oy * p->stride_h - p->pad_top, p->kernel_h, p->dilation_h, p->in_h);
-        for (int32_t ox = 0; ox < p->out_w; ox++, out += p->out_c) {
+        for (int32_t ox = 0; ox < p->out_w; ox++, out += p->out_stride) {
             const lp_span columns = lp_span_of(ox * p->stride_w - p->pad_left, p->kernel_w, p->dilation_w, p->in_w);
             if (size > GATHERED) {
                 read_in_place(p, in, rows, columns, window, out);

@@ -3,6 +3,7 @@
 from lilliput.deploy.c.arithmetic import DoubleRounding, SingleRounding
 from lilliput.deploy.c.lowering import lower
 from lilliput.deploy.c.program import Program
-from lilliput.deploy.c.project import Limits, Project, read_samples, run, to_c
+from lilliput.deploy.c.project import Code, Limits, Project, read_samples, run, to_c
+from lilliput.deploy.c.storage import Coded, Packed, Plain
 
-__all__ = ["DoubleRounding", "Limits", "Program", "Project", "SingleRounding", "lower", "read_samples", "run", "to_c"]
+__all__ = ["Code", "Coded", "DoubleRounding", "Limits", "Packed", "Plain", "Program", "Project", "SingleRounding", "lower", "read_samples", "run", "to_c"]

@@ -21,7 +21,8 @@ from lilliput.deploy.c.program import Port
 from lilliput.deploy.c.targets import Target
 
 Array = NDArray[Any]
-_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "uint8": "uint8_t"}
+_TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "uint8": "uint8_t",
+          "uint16": "uint16_t"}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _HOME = Path(__file__).resolve().parent
 HEADERS = ("lp.h",)
@@ -70,8 +71,9 @@ class _Source:
         """Add the calls of a step."""
         for part, call in enumerate(step.calls()):
             name = f"s{index}" + (f"_{part}" if part else "")
-            fields = [f".{key} = {self.array(f'{name}_{key}', array)}" for key, array in call.arrays.items()]
+            fields = [f".{key} = {self.array(identifier(f'{name}_{key}'), array)}" for key, array in call.arrays.items()]
             fields += [f".{key} = {'(-2147483647 - 1)' if value == -(2**31) else value}" for key, value in call.fields.items()]
+            fields += [f".{key} = lp_{kernel}" for key, kernel in call.kernels.items()]
             if (call.structure, *fields) not in self.structures:
                 self.structures[call.structure, *fields] = name
                 self.records.append({"comment": step.layer.replace("*/", ""), "structure": call.structure, "name": name, "fields": fields})
@@ -82,8 +84,7 @@ class _Source:
                 assert step.scratch is not None
                 pointers.append(self.pointer(step.scratch))
             self.calls.append(f"lp_{call.kernel}(&{name}, {', '.join(pointers)});")
-            if call.kernel not in self.kernels:
-                self.kernels.append(call.kernel)
+            self.kernels += [kernel for kernel in (call.kernel, *call.kernels.values()) if kernel not in self.kernels]
             self.kernels += [kernel for kernel in call.requires if kernel not in self.kernels]
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from torch import nn
 from lilliput.core.atomic import write_text
 from lilliput.core.errors import BudgetError, DataError, PreconditionError
 from lilliput.deploy.c import harness
-from lilliput.deploy.c.arithmetic import Rounding
+from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.emit import constant_bytes, emit
 from lilliput.deploy.c.lowering import lower
 from lilliput.deploy.c.plan import Plan, plan
+from lilliput.deploy.c.storage import Packed, Storage, store
 from lilliput.deploy.c.targets import Target
 from lilliput.deploy.c.targets import target as find_target
 
@@ -35,6 +36,15 @@ class Limits:
 
     ram: int | None = None
     flash: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """How the code is written: prefix of its C names, rounding, and how weights lie in flash."""
+
+    name: str = "model"
+    rounding: Rounding = field(default_factory=DoubleRounding)
+    storage: Storage = field(default_factory=Packed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,37 +73,38 @@ class Project:
 
 
 def to_c(model: str | PathLike[str] | nn.Module, out: str | PathLike[str], *, target: str = "cortex-m4", limits: Limits | None = None,
-         name: str = "model", rounding: Rounding | None = None) -> Project:
+         code: Code | None = None) -> Project:
     """Write C99 for a full-integer model (`.onnx`, `.tflite`, or a quantized network traced here) into the folder `out`.
 
     The folder is made anew; one that holds anything but an earlier project is left alone. Raises `PreconditionError` for operators that
     generated code has not and for floats, `BudgetError` naming by how much memory does not suffice and which layer takes most,
     `UnknownNameError` for targets.
     """
-    chosen, limits, folder = find_target(target), limits or Limits(), Path(out)
+    chosen, limits, code, folder = find_target(target), limits or Limits(), code or Code(), Path(out)
     _vacant(folder)
-    program = lower(_file(model), rounding=rounding) if not isinstance(model, nn.Module) else _exported(model, rounding)
+    program = _exported(model, code.rounding) if isinstance(model, nn.Module) else lower(_file(model), rounding=code.rounding)
+    program = store(program, code.storage)
     found = plan(program, ram=limits.ram, pixels_at_once=chosen.pixels_at_once)
     constants = constant_bytes(found)
     if limits.flash is not None and constants > limits.flash:
         raise BudgetError(_too_large(found, constants, limits.flash, "constants alone take"))
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=_parent(folder)) as temporary:
         fresh = Path(temporary) / "project"
-        files = emit(found, fresh, target=chosen, name=name)
-        code = None
+        files = emit(found, fresh, target=chosen, name=code.name)
+        compiled = None
         if shutil.which(chosen.compiler):
             sizes = harness.sizes(harness.compile_objects(fresh, chosen, "-Os"), chosen)
-            code, constants = sizes.code, sizes.constants
+            compiled, constants = sizes.code, sizes.constants
             for path in fresh.glob("*.o"):
                 path.unlink()
-        if limits.flash is not None and constants + (code or 0) > limits.flash:
-            raise BudgetError(_too_large(found, constants + (code or 0), limits.flash, "code and constants take"))
-        record = {"files": [*files, _RECORD], "target": chosen.name, "arena": found.arena, "constants": constants, "code": code}
+        if limits.flash is not None and constants + (compiled or 0) > limits.flash:
+            raise BudgetError(_too_large(found, constants + (compiled or 0), limits.flash, "code and constants take"))
+        record = {"files": [*files, _RECORD], "target": chosen.name, "arena": found.arena, "constants": constants, "code": compiled}
         write_text(fresh / _RECORD, json.dumps(record, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
-    return Project(folder=folder, plan=found, target=chosen, files=(*files, _RECORD), constants=constants, code=code)
+    return Project(folder=folder, plan=found, target=chosen, files=(*files, _RECORD), constants=constants, code=compiled)
 
 
 def _file(model: str | PathLike[str]) -> Path:
@@ -103,7 +114,7 @@ def _file(model: str | PathLike[str]) -> Path:
     return path
 
 
-def _exported(model: nn.Module, rounding: Rounding | None) -> Any:
+def _exported(model: nn.Module, rounding: Rounding) -> Any:
     from lilliput.deploy.onnx import export
 
     example = getattr(model, "example", None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.elementwise import scalar
-from lilliput.deploy.c.lowering.graph import constant, describe, ints, number, shape_of, text
+from lilliput.deploy.c.lowering.graph import constant, describe, ints, label, number, shape_of, text
 from lilliput.deploy.c.lowering.layout import Placed, copies, in_order
 from lilliput.deploy.c.operators import Buffer, Copy, Move, rescaling
 
@@ -24,7 +24,11 @@ View = Callable[[ir.Node, Array], list[Array]]
 
 def _shaped(node: ir.Node, positions: Array) -> list[Array]:
     """Reshape, Flatten, Squeeze, Unsqueeze: the shape that inference found."""
-    return [positions.reshape(shape_of(node.outputs[0]))]
+    shape = shape_of(node.outputs[0])
+    if positions.size != int(np.prod(shape)):
+        raise PreconditionError(f"{describe(node)} makes {shape} of {positions.size} elements: its shape was fixed for another batch; export the model "
+                                f"with a batch of one")
+    return [positions.reshape(shape)]
 
 
 def _same(node: ir.Node, positions: Array) -> list[Array]:
@@ -153,7 +157,7 @@ def concat(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, g
     shape, axis = shape_of(value), number(node, "axis", 1)
     tensors = [context.known(v, node) for v in node.inputs]
     index = np.split(np.arange(int(np.prod(shape))).reshape(shape), np.cumsum([t.shape[axis] for t in tensors])[:-1], axis=axis)
-    _gather(context, target, tensors, index, shape, grid, None, describe(node))
+    _gather(context, target, tensors, index, shape, grid, None, label(node))
 
 
 def pad(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
@@ -177,4 +181,4 @@ def pad(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid
     shape = shape_of(value)
     index = np.arange(int(np.prod(shape))).reshape(shape)
     inner = index[tuple(slice(before, size - after) for (before, after), size in zip(widths, shape, strict=True))]
-    _gather(context, target, [tensor], [inner], shape, grid, grid.code(float(real)), describe(node))
+    _gather(context, target, [tensor], [inner], shape, grid, grid.code(float(real)), label(node))

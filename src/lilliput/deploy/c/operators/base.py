@@ -39,6 +39,7 @@ class Call:
     `fields` become designated initialisers, `arrays` constants of their own that the structure points to. It gets the inputs whose
     numbers are in `reads` (all of them by default), then the output, then the step's scratch memory if it says so.
     `requires` are further kernels that this one calls.
+    `kernels` are members that point to further kernels.
     """
 
     kernel: str
@@ -48,6 +49,7 @@ class Call:
     reads: tuple[int, ...] | None = None
     scratch: bool = False
     requires: tuple[str, ...] = ()
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

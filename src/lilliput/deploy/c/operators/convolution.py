@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,16 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Stored:
+    """Weights in another form than int8: the kernel that decodes `tile` filters at a time, its arrays and its fields."""
+
+    kernel: str
+    arrays: Mapping[str, Array]
+    fields: Mapping[str, int]
+    tile: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Convolution(Operator):
     """`out = clip(round(M_o (b_o + sum (x - z) w_o)) + z_out)`, an image `(H, W, C)` with weights `(O, kh, kw, C / groups)`.
 
@@ -82,6 +92,7 @@ class Convolution(Operator):
     groups: int = 1
     low: int = LOW
     high: int = HIGH
+    stored: Stored | None = None
 
     @property
     def depthwise(self) -> bool:
@@ -109,8 +120,9 @@ class Convolution(Operator):
 
     @property
     def weight_bytes(self) -> int:
-        """Weights and biases."""
-        return self.weights.size + 4 * self.bias.size
+        """Weights, as they are stored, and biases."""
+        size = self.weights.size if self.stored is None else sum(array.nbytes for array in self.stored.arrays.values())
+        return size + 4 * self.bias.size
 
     def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
         """See `Operator`."""
@@ -132,17 +144,22 @@ class Convolution(Operator):
         if self.depthwise:
             weights = weights.reshape(self.groups, -1).T  # (kh * kw, C)
         fields = {"in_h": self.image[0], "in_w": self.image[1], "in_c": self.image[2], "out_h": rows, "out_w": columns,
-                  "out_c": self.weights.shape[0], "dilation_h": self.window.dilation[0], "dilation_w": self.window.dilation[1],
-                  "groups": self.groups, "in_zero": self.inputs[0].zero, "out_zero": self.output.zero, "low": self.low, "high": self.high,
+                  "out_c": self.weights.shape[0], "out_stride": self.weights.shape[0], "dilation_h": self.window.dilation[0],
+                  "dilation_w": self.window.dilation[1], "groups": self.groups, "in_zero": self.inputs[0].zero, "out_zero": self.output.zero, "low": self.low, "high": self.high,
                   **self.window.fields()}
         arrays = {"weights": weights, "bias": self.folded, "multipliers": multipliers, "shifts": shifts.astype(np.int8)}
         kernel = "pointwise_s8" if self.pointwise else "depthwise_s8" if self.depthwise else "conv_s8"
-        return (Call(kernel=kernel, structure="conv", fields=fields, arrays=arrays),)
+        if self.stored is None:
+            return (Call(kernel=kernel, structure="conv", fields=fields, arrays=arrays),)
+        inner = {f"conv.{key}": array for key, array in arrays.items() if key != "weights"}
+        of_filters = {"filter": self.weights[0].size, "tile": self.stored.tile, **self.stored.fields}
+        return (Call(kernel=self.stored.kernel, structure=self.stored.kernel.removesuffix("_s8"), scratch=True, kernels={"kernel": kernel},
+                     fields={f"conv.{key}": value for key, value in fields.items()} | of_filters, arrays=inner | dict(self.stored.arrays)),)
 
     def lag(self, index: int) -> int | None:
-        """Pixel after pixel."""
+        """Pixel after pixel; with stored weights some filters of all pixels after the others, so that the image stays whole."""
         del index
-        return self.window.lag(self.image, self.weights.shape[0])
+        return self.window.lag(self.image, self.weights.shape[0]) if self.stored is None else None
 
     @property
     def grain(self) -> int:

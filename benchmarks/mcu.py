@@ -1,0 +1,94 @@
+"""The four MLPerf Tiny networks as C code: memory, flash, instructions, time to generate, and equality on every processor.
+
+    LILLIPUT_DATA=... python -m benchmarks.mcu --json benchmarks/results/mcu.json [CASE ...]
+
+Image classification, keyword spotting and anomaly detection are the int8 models of MLPerf Tiny (`$LILLIPUT_DATA/mlperf_tiny`); visual
+wake words is the zoo's MobileNetV1 0.25 at 96 x 96 and `patches` its MobileNetV2 0.35 at 144 x 144, random weights, calibrated on noise: memory
+and instructions are those of any weights. `arena` is with inputs and outputs, `plain` without overlap. Flash is of objects compiled
+for Cortex-M4 at -Os; instructions are of -O2.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import main
+from lilliput import quantize, zoo
+from lilliput.data import Normalize, Transforms, from_splits
+from lilliput.deploy.c import harness, lower, to_c
+from lilliput.deploy.c.plan import plan
+from lilliput.deploy.c.program import Program
+from lilliput.deploy.c.targets import TARGETS
+from lilliput.deploy.onnx import export
+from lilliput.graph import trace
+
+FILES = {"image classification": "pretrainedResnet_quant", "keyword spotting": "kws_ref_model", "anomaly detection": "ad01_int8"}
+ZOO: dict[str, tuple[str, dict[str, Any], int]] = {
+    "visual wake words": ("mobilenet_v1", {"width": 0.25}, 96), "patches": ("mobilenet_v2", {"width": 0.35}, 144)}
+_SAMPLES = 8
+
+
+def _model(case: str, folder: Path) -> Path:
+    if case in FILES:
+        return Path(os.environ["LILLIPUT_DATA"]) / "mlperf_tiny" / f"{FILES[case]}.tflite"
+    name, options, size = ZOO[case]
+    random = np.random.default_rng(0)
+    splits = {key: (random.integers(0, 256, (16, 3, size, size), np.uint8), random.integers(0, 2, 16)) for key in ("train", "val", "test")}
+    noise = from_splits("noise", splits, num_classes=2, transforms=Transforms(normalize=Normalize(mean=(0.5,) * 3, std=(0.25,) * 3)))
+    network = trace(zoo.create(name, num_classes=2, in_chans=3, seed=0, options=options).eval(), noise.example())
+    return export(quantize.minmax(samples=16)(network, noise).model, folder / "model.onnx", noise.example(2))
+
+
+def _patches(program: Program) -> dict[str, Any]:
+    """The arena with patches, for less and less memory, as long as multiplications grow by a quarter at most."""
+    plain, whole = plan(program, overlap=False), plan(program)
+    found = plan(program, patches=True)
+    rows = []
+    for share in (4, 5, 6):
+        try:
+            split = plan(program, ram=plain.arena // share, seconds=60)
+        except Exception as error:  # noqa: BLE001
+            rows.append({"share": share, "error": str(error)})
+            continue
+        rows.append({"share": share, "arena": split.arena, "macs": split.program.macs, "patches": repr(split.patches)})
+    return {"plain": plain.arena, "overlap": whole.arena, "macs": program.macs, "least": found.arena, "least_macs": found.program.macs, "limits": rows}
+
+
+def row(case: str) -> dict[str, Any]:
+    """One network."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = _model(case, folder)
+        began = time.perf_counter()
+        program = lower(model)
+        lowered = time.perf_counter() - began
+        if case == "patches":
+            return _patches(program)
+        plain, shared = plan(program, overlap=False), plan(program)
+        began = time.perf_counter()
+        project = to_c(model, folder / "firmware")
+        out: dict[str, Any] = {"steps": len(program.steps), "macs": program.macs, "plain": plain.arena, "plain_optimal": plain.optimal,
+                               "overlap": shared.arena, "overlap_optimal": shared.optimal, "lower_seconds": lowered,
+                               "generate_seconds": time.perf_counter() - began, "code": project.code, "constants": project.constants,
+                               "weights": sum(step.weight_bytes for step in program.steps)}
+        random = np.random.default_rng(1)
+        samples = [[random.integers(-128, 128, port.buffer.shape, dtype=np.int8) for port in program.inputs] for _ in range(_SAMPLES)]
+        wanted = [program(*sample) for sample in samples]
+        for target in TARGETS.values():
+            if target.board is None:
+                continue
+            ready = plan(program, pixels_at_once=target.pixels_at_once)
+            found = harness.measure(ready, target, samples)
+            wrong = sum(int((a.reshape(-1) != b.reshape(-1)).sum()) for x, y in zip(found.outputs, wanted, strict=True) for a, b in zip(x, y, strict=True))
+            out[target.name] = {"wrong": wrong, "instructions": found.instructions, "stack": found.stack, "arena": ready.arena}
+    return out
+
+
+if __name__ == "__main__":
+    main(row, [*FILES, *ZOO])
