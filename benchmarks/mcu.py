@@ -3,9 +3,9 @@
     LILLIPUT_DATA=... python -m benchmarks.mcu --json benchmarks/results/mcu.json [CASE ...]
 
 Image classification, keyword spotting and anomaly detection are the int8 models of MLPerf Tiny (`$LILLIPUT_DATA/mlperf_tiny`); visual
-wake words is the zoo's MobileNetV1 0.25 at 96 x 96 and `patches` its MobileNetV2 0.35 at 144 x 144, random weights, calibrated on noise: memory
-and instructions are those of any weights. `arena` is with inputs and outputs, `plain` without overlap. Flash is of objects compiled
-for Cortex-M4 at -Os; instructions are of -O2.
+wake words is the zoo's MobileNetV1 0.25 at 96 x 96, `patches` its MobileNetV2 at 224 x 224, `few bits` its ResNet-8 at 32 x 32 with weights of
+4 bits; random weights, calibrated on noise: memory and instructions are those of any weights. `arena` is with inputs and outputs,
+`plain` without overlap. Flash is of objects compiled for Cortex-M4 at -Os; instructions are of -O2.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import numpy as np
 from benchmarks.results import main
 from lilliput import quantize, zoo
 from lilliput.data import Normalize, Transforms, from_splits
-from lilliput.deploy.c import harness, lower, to_c
-from lilliput.deploy.c.plan import plan
+from lilliput.deploy.c import Coded, Packed, Plain, harness, lower, to_c
+from lilliput.deploy.c.plan import faults, plan
 from lilliput.deploy.c.program import Program
+from lilliput.deploy.c.storage import store
 from lilliput.deploy.c.targets import TARGETS
 from lilliput.deploy.onnx import export
 from lilliput.graph import trace
 
 FILES = {"image classification": "pretrainedResnet_quant", "keyword spotting": "kws_ref_model", "anomaly detection": "ad01_int8"}
 ZOO: dict[str, tuple[str, dict[str, Any], int]] = {
-    "visual wake words": ("mobilenet_v1", {"width": 0.25}, 96), "patches": ("mobilenet_v2", {"width": 0.35}, 144)}
+    "visual wake words": ("mobilenet_v1", {"width": 0.25}, 96), "patches": ("mobilenet_v2", {}, 224), "few bits": ("resnet8", {}, 32)}
+STORAGES = {"plain": Plain(), "packed": Packed(), "coded": Coded()}
 _SAMPLES = 8
 
 
@@ -42,22 +44,31 @@ def _model(case: str, folder: Path) -> Path:
     splits = {key: (random.integers(0, 256, (16, 3, size, size), np.uint8), random.integers(0, 2, 16)) for key in ("train", "val", "test")}
     noise = from_splits("noise", splits, num_classes=2, transforms=Transforms(normalize=Normalize(mean=(0.5,) * 3, std=(0.25,) * 3)))
     network = trace(zoo.create(name, num_classes=2, in_chans=3, seed=0, options=options).eval(), noise.example())
-    return export(quantize.minmax(samples=16)(network, noise).model, folder / "model.onnx", noise.example(2))
+    return export(quantize.minmax(samples=16, weights=4 if case == "few bits" else 8)(network, noise).model, folder / "model.onnx", noise.example(2))
 
 
 def _patches(program: Program) -> dict[str, Any]:
-    """The arena with patches, for less and less memory, as long as multiplications grow by a quarter at most."""
+    """The arena in patches that keeps the multiplications within a quarter more."""
     plain, whole = plan(program, overlap=False), plan(program)
-    found = plan(program, patches=True)
-    rows = []
-    for share in (4, 5, 6):
-        try:
-            split = plan(program, ram=plain.arena // share, seconds=60)
-        except Exception as error:  # noqa: BLE001
-            rows.append({"share": share, "error": str(error)})
-            continue
-        rows.append({"share": share, "arena": split.arena, "macs": split.program.macs, "patches": repr(split.patches)})
-    return {"plain": plain.arena, "overlap": whole.arena, "macs": program.macs, "least": found.arena, "least_macs": found.program.macs, "limits": rows}
+    out: dict[str, Any] = {"macs": program.macs, "plain": plain.arena, "overlap": whole.arena}
+    for name, overlap, arena in (("plain_patches", False, plain.arena), ("overlap_patches", True, whole.arena)):
+        split = plan(program, ram=arena // 4, overlap=overlap, seconds=60)
+        out[name] = {"arena": split.arena, "macs": split.program.macs, "patches": repr(split.patches), "faults": len(faults(split))}
+    return out
+
+
+def _few_bits(program: Program) -> dict[str, Any]:
+    """Bytes of weights and instructions on Cortex-M4, by how weights are stored."""
+    random, out = np.random.default_rng(1), {}
+    samples = [[random.integers(-128, 128, port.buffer.shape, dtype=np.int8) for port in program.inputs]]
+    for name, storage in STORAGES.items():
+        stored = store(program, storage)
+        target = TARGETS["cortex-m4"]
+        ready = plan(stored, pixels_at_once=target.pixels_at_once)
+        found = harness.measure(ready, target, samples)
+        out[name] = {"weights": sum(step.weight_bytes for step in stored.steps), "instructions": found.instructions, "arena": ready.arena,
+                     "wrong": int((found.outputs[0][0].reshape(-1) != program(*samples[0])[0].reshape(-1)).sum())}
+    return out
 
 
 def row(case: str) -> dict[str, Any]:
@@ -68,8 +79,8 @@ def row(case: str) -> dict[str, Any]:
         began = time.perf_counter()
         program = lower(model)
         lowered = time.perf_counter() - began
-        if case == "patches":
-            return _patches(program)
+        if case in ("patches", "few bits"):
+            return _patches(program) if case == "patches" else _few_bits(program)
         plain, shared = plan(program, overlap=False), plan(program)
         began = time.perf_counter()
         project = to_c(model, folder / "firmware")

@@ -22,7 +22,7 @@ Cell = tuple[str, str, bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One row of the table; `cell` reads it from the rows of `benchmarks/results/FILE.json`."""
+    """One row of the table; `cell` reads it from the rows of `benchmarks/results/FILE.json`, or of the folder that holds a file to a row."""
 
     name: str
     bar: str
@@ -165,6 +165,141 @@ def _outliers(rows: Rows) -> Cell:
     return f"{ours:.3f}, {100 * (ours / exact - 1):+.2f}%; plain int8 {plain:.3f}, {others}; float {exact:.3f}", "", ours <= 1.005 * exact
 
 
+def _seeds(rows: Rows, case: str, network: str) -> list[dict[str, Any]]:
+    """The results of a case on a network, by seed."""
+    suffix = "" if network == "resnet8" else f" @{network}"
+    found = [rows.get(f"{case}{'' if seed == 0 else f' s{seed}'}{suffix}") for seed in (0, 1, 2)]
+    if not any(found):
+        raise KeyError(f"{case} on {network}")
+    return [r for r in found if r]
+
+
+def _drops(found: list[dict[str, Any]]) -> str:
+    return " / ".join(f"{r['drop']:+.2f}" for r in found)
+
+
+def _mean(found: list[dict[str, Any]]) -> float:
+    return sum(r["drop"] for r in found) / len(found)
+
+
+def _lsq(bits: int, bar: float) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        found = _seeds(rows, f"quantize.lsq w{bits}a{bits}", "resnet20")
+        return f"{_drops(found)} points lost", "", len(found) == 3 and _mean(found) <= bar
+
+    return cell
+
+
+def _learned_rounding(network: str) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        found = {name: _seeds(rows, f"quantize.{name} w4a8", network) for name in ("adaround", "brecq", "minmax") if _known(rows, name, network)}
+        text = "; ".join(f"{'to nearest' if name == 'minmax' else name} {_drops(r)}" for name, r in found.items())
+        if not found:
+            raise KeyError(network)
+        whole = set(found) == {"adaround", "brecq", "minmax"} and all(len(r) == 3 for r in found.values())
+        if network == "resnet20":
+            return text, "", whole and max(_mean(found["adaround"]), _mean(found["brecq"])) <= 0.6
+        best = min(_mean(r) for r in found.values())
+        return text, "", whole and (_mean(found["minmax"]) - best >= 3 or _mean(found["minmax"]) < 3)
+
+    return cell
+
+
+def _known(rows: Rows, name: str, network: str) -> bool:
+    suffix = "" if network == "resnet8" else f" @{network}"
+    return any(f"quantize.{name} w4a8{seed}{suffix}" in rows for seed in ("", " s1", " s2"))
+
+
+def _order(rows: Rows) -> Cell:
+    found = {name: _seeds(rows, f"quantize.{name}", "resnet8") for name in ("ttq", "twn", "xnor_net", "bnn") if f"quantize.{name}" in rows}
+    text = "; ".join(f"{name} {_drops(r)}" for name, r in found.items())
+    means = [_mean(r) for r in found.values()]
+    return text, "", len(found) == 4 and all(len(r) == 3 for r in found.values()) and means[0] <= means[1] < means[2] < means[3]
+
+
+def _litert(rows: Rows) -> Cell:
+    largest = {name: max(r[k]["each_largest"] for k in ("builtin", "reference", "micro")) for name, r in rows.items()}
+    text = "; ".join(f"{name} {step} step, accuracy {r['accuracy_onnx']:.2f} -> {r['accuracy_litert']:.2f}" for (name, step), r in
+                     zip(largest.items(), rows.values(), strict=True))
+    return text, "", max(largest.values()) <= 1
+
+
+def _tflm(rows: Rows) -> Cell:
+    text = "; ".join(f"{name} {r['micro']['equal']}/{r['inputs']}" for name, r in rows.items())
+    other = "; ".join(f"{r['reference']['equal']}, {r['builtin']['equal']}, {r['delegate']['equal']}" for r in rows.values())
+    return text, f"LiteRT's reference, built-in and XNNPACK kernels: {other}", len(rows) == 3 and all(r["micro"]["equal"] == r["inputs"] for r in rows.values())
+
+
+def _exact(rows: Rows) -> Cell:
+    differ, operators = sum(r["differ"] for r in rows.values()), sum(r["operators"] for r in rows.values())
+    return f"{differ} of {sum(r['codes'] for r in rows.values()):,} codes in {operators:,} runs", "", differ == 0 and len(rows) == 7
+
+
+_BOARDS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32")
+_TINY = ("image classification", "keyword spotting", "anomaly detection", "visual wake words")
+
+
+def _networks_exact(rows: Rows) -> Cell:
+    wrong = {case: sum(rows[case][board]["wrong"] for board in _BOARDS) for case in _TINY}
+    return "; ".join(f"{case} {count}" for case, count in wrong.items()), "", not any(wrong.values())
+
+
+def _instructions(board: str, limits: tuple[float, float, float]) -> Callable[[Rows], Cell]:
+    """Against what CMSIS-NN takes, in millions."""
+
+    def cell(rows: Rows) -> Cell:
+        layers = [rows[board][name] for name in ("3 x 3", "depthwise", "1 x 1")]
+        text = " / ".join(f"{layer['instructions'] / 1e6:.2f}" for layer in layers)
+        return f"{text} M", "", all(x["instructions"] <= 1e6 * limit and x["wrong"] == 0 for x, limit in zip(layers, limits, strict=True))
+
+    return cell
+
+
+def _arena(kind: str, limits: tuple[int, ...]) -> Callable[[Rows], Cell]:
+    def cell(rows: Rows) -> Cell:
+        sizes = [rows[case][kind] for case in _TINY]
+        theirs = "TensorFlow Lite Micro 55,984 / 24,272 / 3,984" if kind == "plain" else ""
+        return " / ".join(f"{size:,}" for size in sizes) + " bytes", theirs, all(a <= b for a, b in zip(sizes, limits, strict=True))
+
+    return cell
+
+
+def _patched(rows: Rows) -> Cell:
+    r = rows["patches"]
+    cells = []
+    good = True
+    for name in ("plain", "overlap"):
+        split = r[f"{name}_patches"]
+        ratio, more = r[name] / split["arena"], split["macs"] / r["macs"] - 1
+        good &= ratio >= 4 and more <= 0.25 and split["faults"] == 0
+        cells.append(f"{'without' if name == 'plain' else 'with'} overlap {r[name]:,} -> {split['arena']:,} bytes ({ratio:.2f}x), {100 * more:+.1f}% MACs")
+    return "; ".join(cells), "", good
+
+
+def _flash(rows: Rows) -> Cell:
+    r = rows["keyword spotting"]
+    beyond = r["code"] + r["constants"] - r["weights"]
+    return f"{beyond:,} bytes, {r['code']:,} of them code", "", beyond <= 12 * 1024
+
+
+def _few_bits(rows: Rows) -> Cell:
+    r = rows["few bits"]
+    plain, packed, coded = (r[name] for name in ("plain", "packed", "coded"))
+    slower = [other["instructions"] / plain["instructions"] for other in (packed, coded)]
+    text = (f"{packed['weights'] / plain['weights']:.3f}x and {coded['weights'] / plain['weights']:.3f}x of the bytes; "
+            f"{slower[0]:.3f}x and {slower[1]:.3f}x of the instructions")
+    good = packed["weights"] <= 0.52 * plain["weights"] and coded["weights"] < packed["weights"] and max(slower) <= 1.35
+    return text, "", good and not any(x["wrong"] for x in r.values())
+
+
+def _generated(rows: Rows) -> Cell:
+    seconds = [rows[case]["generate_seconds"] for case in _TINY]
+    return " / ".join(f"{s:.1f}" for s in seconds) + " s, compiling for the size of the code included", "", max(seconds) < 3
+
+
+# Where the module has another name than its results.
+_COMMANDS = {"quantize": "quantize_family"}
+
 FIGURES = (
     Figure(name="torchvision's 80 classification models: trace and profile", bar="80/80, parameters exact", file="torchvision80", cell=_traced),
     Figure(name="the same, pruned to half the channels: equal to the masked network, and trains", bar="80/80", file="torchvision80",
@@ -196,6 +331,30 @@ FIGURES = (
     Figure(name="the same, 3 bits", bar="below rounding to nearest", file="language", cell=_gptq(3)),
     Figure(name="the same with planted outlier channels: test perplexity of LLM.int8", bar="within 0.5% of float", file="language",
            cell=_outliers),
+    Figure(name="weights of 4 bits, activations of 8, learned rounding, ResNet-20 on Fashion-MNIST, by seed: points lost", bar="<= 0.6",
+           file="quantize", cell=_learned_rounding("resnet20")),
+    Figure(name="the same, MobileNetV2", bar="3 points better than rounding to nearest, or nearest was good", file="quantize",
+           cell=_learned_rounding("mobilenet_v2")),
+    Figure(name="LSQ 4/4, ResNet-20 on Fashion-MNIST, by seed", bar="<= 0.3 points", file="quantize", cell=_lsq(4, 0.3)),
+    Figure(name="LSQ 3/3", bar="<= 0.6 points", file="quantize", cell=_lsq(3, 0.6)),
+    Figure(name="LSQ 2/2", bar="<= 1.8 points", file="quantize", cell=_lsq(2, 1.8)),
+    Figure(name="ternary and binary weights, ResNet-8 on Fashion-MNIST, by seed: points lost", bar="TTQ <= TWN < XNOR-Net < BNN", file="quantize",
+           cell=_order),
+    Figure(name="LiteRT, full integer: largest difference of one operator given the same inputs", bar="1 step", file="litert", cell=_litert),
+    Figure(name="MLPerf Tiny's int8 models, lowered: outputs equal to TensorFlow Lite Micro's", bar="all", file="tflm", cell=_tflm),
+    Figure(name="random operators on seven processors: codes that differ from the integer reference", bar="0", file="mcu_exact", cell=_exact),
+    Figure(name="the MLPerf Tiny networks on seven processors: codes that differ", bar="0", file="mcu", cell=_networks_exact),
+    Figure(name="3 x 3 / depthwise / 1 x 1 layer on Cortex-M4: instructions", bar="<= 5.49 / 0.95 / 3.18 M (CMSIS-NN)", file="mcu_kernels",
+           cell=_instructions("cortex-m4", (5.49, 0.95, 3.18))),
+    Figure(name="the same on Cortex-M55", bar="<= 0.94 / 0.46 / 0.73 M (CMSIS-NN)", file="mcu_kernels", cell=_instructions("cortex-m55", (0.94, 0.46, 0.73))),
+    Figure(name="arena of image classification / keyword spotting / anomaly detection / visual wake words, without overlap",
+           bar="<= 49,152 / 16,000 / 768 / 55,296", file="mcu", cell=_arena("plain", (49152, 16000, 768, 55296))),
+    Figure(name="the same, with overlap", bar="<= 49,152 / 8,200 / 768 / 38,000", file="mcu", cell=_arena("overlap", (49152, 8200, 768, 38000))),
+    Figure(name="MobileNetV2 at 224² in patches: arena and multiplications", bar=">= 4x less, <= 25% more", file="mcu", cell=_patched),
+    Figure(name="keyword spotting on Cortex-M4 at -Os: flash beyond weights", bar="<= 12 KB", file="mcu", cell=_flash),
+    Figure(name="ResNet-8 with weights of 4 bits, packed and coded, against int8 on Cortex-M4",
+           bar="<= 0.52x, smaller still; <= 1.35x instructions", file="mcu", cell=_few_bits),
+    Figure(name="time to generate the four networks", bar="< 3 s", file="mcu", cell=_generated),
     Figure(name="`import lilliput`", bar="< 0.3 s", file="import_time", cell=_import),
 )
 
@@ -205,18 +364,27 @@ def table(results: Path) -> str:
     lines = ["| figure | bar | measured | peer | met | command |", "|---|---|---|---|---|---|"]
     machines = set()
     for figure in FIGURES:
-        path = results / f"{figure.file}.json"
+        found = _results(results / figure.file)
         measured, peer, met = "not measured", "", "no"
-        if path.exists():
-            found = json.loads(path.read_text())
+        if found:
             machines.add(", ".join(f"{key} {value}" for key, value in found["environment"].items() if key != "threads"))
             try:
                 measured, peer, good = figure.cell(found["rows"])
                 met = "yes" if good else "no"
             except KeyError as missing:
                 measured = f"not measured ({missing.args[0]})"
-        lines.append(f"| {figure.name} | {figure.bar} | {measured} | {peer} | {met} | `benchmarks.{figure.file}` |")
+        lines.append(f"| {figure.name} | {figure.bar} | {measured} | {peer} | {met} | `benchmarks.{_COMMANDS.get(figure.file, figure.file)}` |")
     return "\n".join([*lines, "", *(f"Measured with: {machine}." for machine in sorted(machines))])
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """Rows and environment of a result file, or of a folder of them; nothing where there is neither."""
+    if path.is_dir():
+        files = [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
+        return {"rows": {found["case"]: found for found in files}, "environment": files[0]["environment"]} if files else {}
+    file = path.with_suffix(".json")
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
 
 
 def main() -> int:
