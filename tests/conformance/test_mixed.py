@@ -10,7 +10,7 @@ from lilliput import methods
 from lilliput.core import Budget
 from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
-from lilliput.quantize import Integer, Quantizer, Static, Table, Train, hawq, minmax, qat
+from lilliput.quantize import Integer, Quantizer, Static, Table, Train, exact, hawq, minmax, qat
 from lilliput.quantize.calibrate import constants
 from lilliput.quantize.mixed.ddpg import DDPG, AccuracyKept
 from lilliput.quantize.mixed.episodes import Episodes
@@ -137,12 +137,13 @@ def test_deployed_values_are_the_simulated_ones(name, quantized, digits, tmp_pat
     session = Session(export(model, tmp_path / "model.onnx", digits.example(8)))
     inputs = torch.cat([x for x, _ in digits.test.batches(256)])
     with torch.no_grad():
-        simulated = model(inputs).numpy()
+        simulated = exact(model)(inputs.double()).float().numpy()  # where sums of integers are exact, as they are in integers
     deployed = session(inputs.numpy())
     step = np.diff(np.unique(simulated.round(6))).min()
     near = np.abs(simulated - deployed).max(1) <= 1.05 * step
-    # Sums of levels that are no integers are rounded, and one further on that is half-way may go either way.
-    assert near.mean() >= (0.995 if any(isinstance(q.grid, Table) for q, _ in constants(model)) else 1)
+    # Sums of levels that are no integers are rounded, as are those of integers below eight bits, for which the runtime computes in floats;
+    # one further on that is half-way may go either way.
+    assert near.mean() >= (0.995 if any(isinstance(q.grid, Table) or q.grid.bits < 8 for q, _ in constants(model)) else 1)
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 
 

@@ -69,9 +69,9 @@ def test_deployed_values_are_the_simulated_ones(name, quantized, digits, tmp_pat
     with torch.no_grad():
         simulated = model(inputs).numpy()
     deployed = session(inputs.numpy())
-    # Float arithmetic may round a value the other way, though seldom; what follows from that stays within a step of an 8-bit output.
+    # Float arithmetic may round a value the other way, though seldom; what follows from that stays within two steps of an 8-bit output.
     off = np.abs(simulated - deployed)
-    assert off.max() <= 1.1 * np.ptp(simulated) / 255
+    assert off.max() <= 2.1 * np.ptp(simulated) / 255
     assert (off > 1e-4 * np.ptp(simulated)).mean() < 0.01
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 

@@ -37,6 +37,12 @@ def quantized(trained, digits):
     return make
 
 
+def _accuracy(model, digits):
+    """Of both splits that nothing was trained on, since one of them alone is small."""
+    parts = (digits.val, digits.test)
+    return sum(evaluate(model, part) * len(part) for part in parts) / sum(map(len, parts))
+
+
 @pytest.fixture(scope="module")
 def references(trained, digits):
     """Accuracy of plain straight-through training of min-max grids with the same bits, and the same clamps gone, by row that trains."""
@@ -49,7 +55,7 @@ def references(trained, digits):
         if key not in made:
             scheme = Scheme(bits=bits) if bits.weights > 1 else Scheme(weights=Binary(axis=0), activations=Binary(), bits=bits)
             plain = Train(scheme=scheme, estimator=StraightThrough(), fit=step.fit, rewrites=step.rewrites)
-            made[key] = evaluate(plain(trained, digits).model, digits.test)
+            made[key] = _accuracy(plain(trained, digits).model, digits)
         return made[key]
 
     return make
@@ -104,19 +110,21 @@ def test_deployed_integers_are_the_simulated_ones(name, quantized, digits, tmp_p
     # One step of the output grid: the smallest gap between different output values.
     step = np.diff(np.unique(simulated.round(6))).min()
     near = np.abs(simulated - deployed).max(1) <= 1.05 * step
-    # Sums of levels that are no integers are rounded, and a coarse level further on that is half-way may go either way.
-    assert near.mean() >= (0.98 if any(isinstance(q.grid, Table) for q in quantizers(model)) else 1)
+    # Sums of levels that are no integers are rounded, as are those of integers below eight bits, for which the runtime computes in floats;
+    # a coarse level further on that is half-way may go either way.
+    narrow = any(q.grid.bits < 8 for q in quantizers(model))
+    assert near.mean() >= (0.98 if any(isinstance(q.grid, Table) for q in quantizers(model)) else 0.995 if narrow else 1)
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_accuracy_is_not_below_rounding_to_nearest(name, quantized, references, trained, digits):
-    """Within what 359 test samples can tell: one point is 3.6 of them. With fewer than 8 bits nearest rounding is trained, too."""
+    """Within what 629 samples can tell: one point is 6.3 of them. With fewer than 8 bits nearest rounding is trained, too."""
     if name in TRAINS and name not in ("quantize.qat", "quantize.lsq"):
-        assert evaluate(quantized(name).model, digits.test) >= references(name) - 1.0
+        assert _accuracy(quantized(name).model, digits) >= references(name) - 1.0
         return
-    reference = evaluate(quantized("quantize.minmax").model, digits.test)
-    assert reference >= evaluate(trained, digits.test) - 1.0
+    reference = _accuracy(quantized("quantize.minmax").model, digits)
+    assert reference >= _accuracy(trained, digits) - 1.0
     assert evaluate(quantized(name).model, digits.test) >= reference - 1.0
 
 
