@@ -1,5 +1,7 @@
 """Every quantization row that works: values on the grid, deployed integers equal simulated ones, accuracy kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,8 @@ FIT = Fit(epochs=1, batch_size=64, optimizer=SGD(lr=0.005))
 # How rows that train are trained; signs change too seldom under small steps of SGD.
 TRAINS = {row.id: FIT for row in methods.rows() if row.id in ROWS and row.build.partition(":")[2] in {*learned.__all__, "lsq", "octav", "qat"} - {"multi_bit_mixed"}}
 TRAINS |= {name: Fit(epochs=3, batch_size=64, optimizer=AdamW(lr=1e-3, weight_decay=0.0)) for name in ("quantize.bnn", "quantize.xnor_net")}
+# These move their ranges as well as weights, which one epoch is short for; what they are compared with trains as long.
+TRAINS |= {name: replace(FIT, epochs=3) for name in ("quantize.qil", "quantize.sat", "quantize.apot")}
 # Options that save time.
 BRIEF = {"quantize.adaround": {"descent": Descent(iterations=150)}, "quantize.brecq": {"descent": Descent(iterations=150)},
          "quantize.layerwise_few_shot": {"rounding": LayerwiseADMM(update=5)}}

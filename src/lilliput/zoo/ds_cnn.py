@@ -40,5 +40,5 @@ class DSCNN(nn.Module):
 
 
 def ds_cnn(num_classes: int = 12, in_chans: int = 1, width: float = 1.0) -> nn.Module:
-    """DS-CNN with 64 channels [zhang2017hello]."""
+    """DS-CNN with 64 channels [zhang2017hello], the keyword spotter of MLPerf Tiny [banbury2021mlperf]."""
     return DSCNN(num_classes, in_chans, width)

@@ -58,9 +58,20 @@ class Signal(nn.Module):
         return self.out((y - torch.tanh(self.b(y))).flatten(1))
 
 
+class Sequence(nn.Module):
+    """A recurrent layer, unrolled over the rows of the image."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.cells, self.out = kind(8, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, x):
+        return self.out(self.cells(x[:, 0])[0][:, -1])
+
+
 def networks():
     torch.manual_seed(0)
-    return {"image": Image(), "tokens": Tokens(), "signal": Signal(), "resnet8": zoo.create("resnet8", num_classes=10, in_chans=1),
+    return {"gru": Sequence(nn.GRU), "lstm": Sequence(nn.LSTM), "image": Image(), "tokens": Tokens(), "signal": Signal(), "resnet8": zoo.create("resnet8", num_classes=10, in_chans=1),
             "vit": zoo.create("vit_tiny", num_classes=10, in_chans=1, options={"image_size": 8, "dim": 32})}
 
 
@@ -79,7 +90,7 @@ def images():
     return next(data.load("digits").test.batches(24))[0].numpy()
 
 
-@pytest.mark.parametrize("name", ["image", "tokens", "signal", "resnet8", "vit"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "image", "tokens", "signal", "resnet8", "vit"])
 @pytest.mark.parametrize("rounding", [None, SingleRounding()], ids=["double", "single"])
 def test_codes_are_near_onnx_runtime(exported, images, name, rounding):
     program = lower(exported[name], rounding=rounding)

@@ -1,5 +1,6 @@
 """From a file to a folder of C: what is written, what is refused, and that the compiled program gives the reference's codes."""
 
+import contextlib
 import json
 import subprocess
 
@@ -188,10 +189,8 @@ def test_damaged_files_never_crash(resnet, tmp_path, data):
     content = content[: data.draw(st.sampled_from([len(content), len(content) // 2, 100]))]
     path = tmp_path / "damaged.onnx"
     path.write_bytes(bytes(content))
-    try:
+    with contextlib.suppress(LilliputError):
         emit(greedy(lower(path)), tmp_path / "out")
-    except LilliputError:
-        pass
     assert {p.name for p in tmp_path.iterdir()} <= {"damaged.onnx", "out"}
 
 

@@ -1,11 +1,18 @@
 """Weights of few bits and entropy-coded ones: round trips, sizes by hand, and only where they save."""
 
+import subprocess
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lilliput.deploy.c.storage import Coded, Packed, decode, encode, quantized_frequencies
+from lilliput.deploy.c.emit import emit
+from lilliput.deploy.c.operators import Buffer, Convolution, Window
+from lilliput.deploy.c.plan import plan
+from lilliput.deploy.c.program import Port, Program
+from lilliput.deploy.c.storage import Coded, Packed, decode, encode, quantized_frequencies, store
 
 
 def test_two_bits_by_hand():
@@ -45,3 +52,20 @@ def test_the_stream_is_near_the_entropy():
     frequencies = quantized_frequencies(counts)
     stream = encode(index, frequencies, np.concatenate([[0], np.cumsum(frequencies)[:-1]]))
     assert 8 * stream.size <= 1.005 * weights.size * -(share * np.log2(share)).sum() + 64
+
+
+@pytest.mark.parametrize("levels", [[-1, 1], [-1, 0, 1], [-5, -2, 0, 3, 7]], ids=["binary", "ternary", "codebook"])
+def test_every_width_runs_in_c(levels, tmp_path):
+    """A 3 x 3 convolution of more filters than a tile holds, and a linear layer."""
+    random = np.random.default_rng(0)
+    x, y, z = (Buffer(name=n, shape=shape, scale=1.0, zero=zero) for n, shape, zero in (("x", (6, 6, 40), 3), ("y", (6, 6, 30), -4), ("z", (9,), 0)))
+    first, second = random.choice(levels, (30, 3, 3, 40)), random.choice(levels, (9, 1, 1, 6 * 6 * 30))
+    steps = (Convolution(inputs=(x,), output=y, layer="a", weights=first, bias=np.arange(30), factors=np.full(30, 0.05), image=(6, 6, 40),
+                         window=Window(kernel=(3, 3), pads=(1, 1, 1, 1))),
+             Convolution(inputs=(y,), output=z, layer="b", weights=second, bias=np.zeros(9), factors=np.full(9, 0.01), image=(1, 1, 6 * 6 * 30)))
+    ports = [(Port(name=b.name, buffer=b, positions=np.arange(b.size).reshape(b.shape)),) for b in (x, z)]
+    program = store(Program(inputs=ports[0], outputs=ports[1], steps=steps), Packed())
+    assert all(step.stored is not None for step in program)
+    emit(plan(program), tmp_path / "c")
+    done = subprocess.run(["make", "-s", "test", "CFLAGS=-O2 -fsanitize=address,undefined"], cwd=tmp_path / "c", capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2 samples, 0 wrong codes", done.stderr

@@ -76,7 +76,8 @@ def to_c(model: str | PathLike[str] | nn.Module, out: str | PathLike[str], *, ta
          code: Code | None = None) -> Project:
     """Write C99 for a full-integer model (`.onnx`, `.tflite`, or a quantized network traced here) into the folder `out`.
 
-    The folder is made anew; one that holds anything but an earlier project is left alone. Raises `PreconditionError` for operators that
+    Kernels are chosen for the processor, with its DSP or vector instructions where it has them (lai2018cmsisnn). The folder is made anew; one
+    that holds anything but an earlier project is left alone. Raises `PreconditionError` for operators that
     generated code has not and for floats, `BudgetError` naming by how much memory does not suffice and which layer takes most,
     `UnknownNameError` for targets.
     """

@@ -115,9 +115,12 @@ def _quantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) ->
     """Codes of a value: what computes it becomes a step."""
     value, target = node.inputs[0], node.outputs[0]
     assert value is not None
-    if constant(value) is not None:
-        raise PreconditionError(f"{describe(node)} quantizes a constant at run time; store its codes")
     grid = Grid.of(node)
+    found = constant(value)
+    if found is not None:
+        codes = np.clip(np.rint(found.astype(np.float64) / grid.scale) + grid.zero, grid.low, grid.high).astype(np.int8)
+        context.placed[target] = context.constant(str(value.name), codes, grid, tuple(range(codes.ndim)))
+        return
     inner, limited = elementwise.clamps(context, value, grid)
     if inner in context.placed and inner is not value:
         elementwise.rescale(context, context.placed[inner], target, limited, label(node))

@@ -13,6 +13,7 @@ class Limit:
     seconds: float
     nodes: float = float("inf")
     visited: int = field(default=0, init=False)
+    done: bool = field(default=False, init=False)
     began: float = field(default_factory=time.monotonic, init=False)
 
     @property
@@ -28,7 +29,9 @@ class Limit:
     def spent(self) -> bool:
         """Count a node; whether it is one too many."""
         self.visited += 1
-        return self.visited > self.nodes or (self.visited % 64 == 1 and self.left <= 0)
+        if self.visited > self.nodes or (self.visited % 64 == 1 and self.left <= 0):
+            self.done = True
+        return self.done
 
     def part(self, share: float = 1.0, nodes: float = float("inf")) -> Limit:
         """A limit within this one."""

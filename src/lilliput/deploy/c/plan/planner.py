@@ -20,7 +20,7 @@ _ORDERED = 400
 
 def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patches: bool | None = None, seconds: float = 10.0,
          pixels_at_once: int = 2) -> Plan:
-    """A plan with the least arena that is found in so many seconds; the same every time where they suffice.
+    """A plan with the least arena that is found in so many seconds; the same every time where they suffice. (lin2020mcunet, lin2021mcunetv2)
 
     `overlap`: outputs may share memory with inputs, and convolutions may run in place, which is slower; with `ram`, only those that it takes
     to fit. `patches`: the first stage is computed patch by patch (True), never (False), or only where the arena exceeds `ram` bytes

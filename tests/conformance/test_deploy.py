@@ -1,0 +1,65 @@
+"""The conformance of deployment: the artefact gives the integer reference's codes on the host and on an emulated Arm core."""
+
+import subprocess
+
+import numpy as np
+import pytest
+
+from lilliput import methods, quantize, zoo
+from lilliput.data import from_splits
+from lilliput.deploy.c import harness, lower, run, to_c
+from lilliput.deploy.c.targets import TARGETS
+from lilliput.deploy.onnx import export
+from lilliput.graph import trace
+
+# The four networks of MLPerf Tiny, small where that changes nothing but time.
+NETWORKS = {
+    "image classification": ("resnet8", {}, 10, (3, 32, 32)), "keyword spotting": ("ds_cnn", {}, 12, (1, 49, 10)),
+    "visual wake words": ("mobilenet_v1", {"width": 0.25}, 2, (3, 96, 96)), "anomaly detection": ("autoencoder", {}, 0, (640,)),
+}
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def model(request, tmp_path_factory):
+    name, options, classes, shape = NETWORKS[request.param]
+    random = np.random.default_rng(0)
+    splits = {key: (random.normal(size=(8, *shape)).astype(np.float32), random.integers(0, max(classes, 2), 8)) for key in ("train", "val", "test")}
+    data = from_splits("noise", splits, num_classes=max(classes, 2))
+    network = trace(zoo.create(name, num_classes=classes, in_chans=shape[0], seed=0, options=options).eval(), data.example())
+    path = tmp_path_factory.mktemp("deploy") / "model.onnx"
+    return export(quantize.minmax(samples=8)(network, data).model.eval(), path, data.example(2)), splits["test"][0][:1]
+
+
+def test_the_host_gives_the_reference_s_codes(model, tmp_path):
+    project = to_c(model[0], tmp_path / "c", target="host")
+    done = subprocess.run(["make", "-s", "test", "CFLAGS=-O2 -fsanitize=address,undefined"], cwd=project.folder, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2 samples, 0 wrong codes", done.stderr
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+def test_an_emulated_core_gives_the_reference_s_codes_and_is_measured(model, tmp_path, target):
+    absent = harness.missing(TARGETS[target])
+    if absent:
+        pytest.skip(absent)
+    project = to_c(model[0], tmp_path / "c", target=target)
+    trial = run(project, [[model[1]]])
+    assert trial.wrong == 0
+    assert trial.instructions > 0.05 * lower(model[0]).macs
+    assert 0 < trial.stack < 4096
+    assert project.code is not None
+    assert project.flash > project.code > 500
+
+
+def test_memory_is_planned_within_what_lives_at_once(model):
+    from lilliput.deploy.c.plan import faults, plan
+
+    program = lower(model[0])
+    plain, shared = plan(program, overlap=False), plan(program)
+    assert plain.bound <= plain.arena
+    assert shared.arena <= plain.arena
+    assert not faults(shared)
+
+
+@pytest.mark.parametrize("name", [row.id for row in methods.family("deploy").rows if row.works])
+def test_rows_name_what_exists(name):
+    assert callable(methods.build(name))
