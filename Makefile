@@ -74,7 +74,7 @@ test: $(VENV)/.tests
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-litert: .venv-litert/.installed
-	.venv-litert/bin/python -m pytest -q tests/deploy/test_litert.py
+	.venv-litert/bin/python -m pytest -q tests/deploy/test_litert.py tests/deploy/tflite
 
 check: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -1,6 +1,5 @@
 """Kernels of generated projects compute the codes of the integer reference: on this machine under sanitizers, and on emulated processors."""
 
-import dataclasses
 import subprocess
 
 import numpy as np
@@ -62,16 +61,11 @@ def ties():
                           factors=np.exp2(exponents.astype(float)))
 
 
-def rounded(target, rounding):
-    single = ("-DLP_SINGLE_ROUNDING",) * isinstance(rounding, SingleRounding)
-    return dataclasses.replace(target, flags=(*target.flags, *single))
-
-
 def on_board(target, steps, rounding=DoubleRounding()):
     made = random.program(steps, rounding=rounding)
     given = random.samples(made)
     plan = random.side_by_side(made, target.pixels_at_once)
-    return random.wrong(made, measure(plan, rounded(target, rounding), given).outputs, given)
+    return random.wrong(made, measure(plan, target, given).outputs, given)
 
 
 @needs(HOST)

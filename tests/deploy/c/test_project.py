@@ -71,7 +71,14 @@ def test_single_rounding_reaches_the_processor(resnet, tmp_path):
     project = to_c(resnet, tmp_path / "firmware", target="host", code=Code(rounding=SingleRounding()))
     done = subprocess.run(["make", "-s", "test"], cwd=project.folder, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "2 samples, 0 wrong codes"
-    assert "LP_SINGLE_ROUNDING" in (project.folder / "Makefile").read_text()
+    assert "#define LP_SINGLE_ROUNDING" in (project.folder / "lp.h").read_text()
+
+
+def test_a_project_for_another_processor_says_where_its_test_runs(resnet, tmp_path):
+    project = to_c(resnet, tmp_path / "firmware", target="cortex-m55")
+    done = subprocess.run(["make", "-s", "test"], cwd=project.folder, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "lilliput deploy --run" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ _TYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "uint8": "ui
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _HOME = Path(__file__).resolve().parent
 HEADERS = ("lp.h",)
+_GUARD = "#define LP_H\n"
 
 
 def kernel_home() -> Path:
@@ -165,8 +166,8 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     common = {"name": name, "NAME": name.upper(), "version": __version__, "title": f"Network of {len(program.steps)} steps, {program.macs} multiplications",
               "arena": plan.arena, "flash": source.flash, "inputs": ports(plan, program.inputs, "INPUT"),
               "outputs": ports(plan, program.outputs, "OUTPUT"), "arrays": source.arrays, "records": source.records, "calls": source.calls,
-              "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "defines": " -DLP_SINGLE_ROUNDING" if single else "",
-              "definitions": ["LP_SINGLE_ROUNDING"] if single else [], **_vector(plan, samples)}
+              "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "processor": _processor(kernels, target),
+              **_vector(plan, samples)}
     templates = environment()
     texts = {f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2", "Makefile": "Makefile.j2", "CMakeLists.txt": "CMakeLists.txt.j2",
              f"{name}_test.c": "test.c.j2"}
@@ -177,8 +178,16 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     for file, text in maps.items():
         write_text(folder / file, text)
     for file in (*headers, *kernels):
-        write_text(folder / file, kernel_file(file, target).read_text())
+        text = kernel_file(file, target).read_text()
+        # In the header and not on the command line, where a build could forget it.
+        write_text(folder / file, text.replace(_GUARD, f"{_GUARD}#define LP_SINGLE_ROUNDING\n", 1) if single and file == "lp.h" else text)
     return [*texts, *maps, *headers, *kernels]
+
+
+def _processor(kernels: Iterable[str], target: Target | None) -> str:
+    """The processor whose own instructions some kernel needs, so that the host cannot run them; empty where none does."""
+    own = target is not None and any(kernel_file(kernel, target).parent != kernel_home() for kernel in kernels)
+    return target.name if own and target is not None else ""
 
 
 def constant_bytes(plan: Plan) -> int:

@@ -48,10 +48,15 @@ class _LiteRT:
         return np.array(self._interpreter.get_tensor(value.index))
 
 
+# Bytes of working memory: what the interpreter guesses from a small file is too little, and it does not say so.
+_ARENA = 1 << 24
+
+
 class _Micro:
     def __init__(self, path: Path) -> None:
         module = needed("tflite_micro.python.tflite_micro.runtime")
-        self._interpreter = module.Interpreter.from_file(str(path), intrepreter_config=module.InterpreterConfig.kPreserveAllTensors)
+        self._interpreter = module.Interpreter.from_file(str(path), arena_size=_ARENA,
+                                                         intrepreter_config=module.InterpreterConfig.kPreserveAllTensors)
 
     def run(self, inputs: list[tuple[Value, Array]]) -> None:
         for position, (_, array) in enumerate(inputs):
