@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lilliput.core import RecipeError
-from lilliput.pipelines.yamltext import read_yaml
+from lilliput.pipelines.yamltext import EXPONENT, read_yaml
 
 
 def test_lines_of_keys_and_items() -> None:
@@ -63,7 +63,8 @@ def test_any_text_gives_a_value_or_a_recipe_error(text: str) -> None:
 
 _plain = st.recursive(
     st.none() | st.booleans() | st.integers(-2**40, 2**40) | st.floats(allow_nan=False, allow_infinity=False, width=32)
-    | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=10),
+    # The one departure from YAML 1.1: text like 1e-3 is a number.
+    | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=10).filter(lambda text: not EXPONENT.fullmatch(text)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=3), inner, max_size=3), max_leaves=10)
 
 

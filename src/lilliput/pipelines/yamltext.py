@@ -17,7 +17,7 @@ Place = tuple[str | int, ...]
 MAX_BYTES, MAX_NODES, MAX_DEPTH = 64 * 1024, 5000, 16
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 # YAML 1.1 reads 1e-3 as text; nobody who writes a learning rate means text.
-_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _scalar(node: yaml.Node, source: Source, place: Place) -> Any:
     if node.tag not in _SCALARS:
         raise source.error(place, f"values of kind {node.tag.rpartition(':')[2]!r} are not allowed; quote it if it is text")
     if node.tag.endswith(":str"):
-        plain = isinstance(node, yaml.ScalarNode) and node.style is None and _EXPONENT.fullmatch(node.value)
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None and EXPONENT.fullmatch(node.value)
         return _finite(float(node.value), source, place) if plain else node.value
     try:
         value = yaml.constructor.SafeConstructor().construct_object(node)

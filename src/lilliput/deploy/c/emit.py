@@ -166,7 +166,7 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     common = {"name": name, "NAME": name.upper(), "version": __version__, "title": f"Network of {len(program.steps)} steps, {program.macs} multiplications",
               "arena": plan.arena, "flash": source.flash, "inputs": ports(plan, program.inputs, "INPUT"),
               "outputs": ports(plan, program.outputs, "OUTPUT"), "arrays": source.arrays, "records": source.records, "calls": source.calls,
-              "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "processor": _processor(kernels, target),
+              "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "processor": processor_of(kernels, target),
               **_vector(plan, samples)}
     templates = environment()
     texts = {f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2", "Makefile": "Makefile.j2", "CMakeLists.txt": "CMakeLists.txt.j2",
@@ -184,7 +184,7 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     return [*texts, *maps, *headers, *kernels]
 
 
-def _processor(kernels: Iterable[str], target: Target | None) -> str:
+def processor_of(kernels: Iterable[str], target: Target | None) -> str:
     """The processor whose own instructions some kernel needs, so that the host cannot run them; empty where none does."""
     own = target is not None and any(kernel_file(kernel, target).parent != kernel_home() for kernel in kernels)
     return target.name if own and target is not None else ""

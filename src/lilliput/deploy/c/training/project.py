@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from lilliput.core.atomic import write_text
 from lilliput.core.errors import DataError, PreconditionError
 from lilliput.deploy.c import harness
-from lilliput.deploy.c.arithmetic import SingleRounding
-from lilliput.deploy.c.emit import emit, environment, kernel_file
+from lilliput.deploy.c.emit import emit, environment, kernel_file, processor_of
 from lilliput.deploy.c.plan import plan
 from lilliput.deploy.c.project import Project
 from lilliput.deploy.c.training.source import Source, Work
@@ -73,14 +72,13 @@ def _write(project: Project, trainer: Trainer, files: Sequence[str], source: Sou
     """The files that training adds, and the build files with them."""
     from lilliput import __version__
 
-    single = isinstance(trainer.backbone.rounding, SingleRounding)
     own = [f"{name}_train.h", f"{name}_train.c", "lp_train.h", *_KERNELS]
     kernels = [kernel for kernel in _with_needed(source.kernels(), project) if kernel not in files]
     for file in ("lp_train.h", *_KERNELS, *kernels):
         write_text(project.folder / file, kernel_file(file, project.target).read_text())
     values = {"name": name, "NAME": name.upper(), "version": __version__, "sources": [f for f in (*files, *own, *kernels) if f.endswith(".c") and
               not f.endswith("_test.c")], "headers": [f for f in (*files, *own, *kernels) if f.endswith(".h")],
-              "defines": " -DLP_SINGLE_ROUNDING" if single else "", "definitions": ["LP_SINGLE_ROUNDING"] if single else [], **source.values(name)}
+              "processor": processor_of([f for f in (*files, *kernels) if f.startswith("lp_") and f.endswith(".c")], project.target), **source.values(name)}
     templates = environment()
     for file, template in ((own[0], "train.h.j2"), (own[1], "train.c.j2"), ("Makefile", "Makefile.j2"), ("CMakeLists.txt", "CMakeLists.txt.j2")):
         write_text(project.folder / file, templates.get_template(template).render(**values))
