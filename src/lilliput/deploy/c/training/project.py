@@ -60,7 +60,7 @@ def add_training(project: Project, trainable: Trainable = Trainable()) -> Traini
         (project.folder / file).unlink(missing_ok=True)
     files = emit(backbone, project.folder, target=project.target, name=name)
     source = Source.of(trainer, work)
-    files += _write(project, trainer, files, source, name)
+    files += _write(project, files, source, name)
     write_text(project.folder / _RECORD, json.dumps({"files": [*files, _RECORD], "target": project.target.name, "arena": work.arena,
                                                      "state": trainer.start().size}, indent=1) + "\n")
     # Sizes of code are those of the project before.
@@ -68,7 +68,7 @@ def add_training(project: Project, trainable: Trainable = Trainable()) -> Traini
     return TrainingProject(project=changed, trainer=trainer, name=name, arena=work.arena, inference=project.plan.arena, state=trainer.start().size)
 
 
-def _write(project: Project, trainer: Trainer, files: Sequence[str], source: Source, name: str) -> list[str]:
+def _write(project: Project, files: Sequence[str], source: Source, name: str) -> list[str]:
     """The files that training adds, and the build files with them."""
     from lilliput import __version__
 
