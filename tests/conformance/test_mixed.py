@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.conformance.deployed import rounded_by_the_runtime
 
 from lilliput import methods
 from lilliput.core import Budget
@@ -143,7 +144,9 @@ def test_deployed_values_are_the_simulated_ones(name, quantized, digits, tmp_pat
     near = np.abs(simulated - deployed).max(1) <= 1.05 * step
     # Sums of levels that are no integers are rounded, as are those of integers below eight bits, for which the runtime computes in floats;
     # one further on that is half-way may go either way.
-    assert near.mean() >= (0.995 if any(isinstance(q.grid, Table) or q.grid.bits < 8 for q, _ in constants(model)) else 1)
+    assert near.mean() >= 0.995
+    tables = any(isinstance(q.grid, Table) for q, _ in constants(model))
+    assert tables or near.all() or rounded_by_the_runtime(model, tmp_path / "model.onnx", inputs[~near])
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.conformance.deployed import rounded_by_the_runtime
 
 from lilliput import methods, zoo
 from lilliput.deploy import Session, export
@@ -69,9 +70,11 @@ def test_deployed_values_are_the_simulated_ones(name, quantized, digits, tmp_pat
     with torch.no_grad():
         simulated = model(inputs).numpy()
     deployed = session(inputs.numpy())
-    # Float arithmetic may round a value the other way, though seldom; what follows from that stays within two steps of an 8-bit output.
+    # Float arithmetic may round a value the other way, though seldom; what follows from that stays within a step of an 8-bit output, or the
+    # file itself is right and the runtime's floats are not.
     off = np.abs(simulated - deployed)
-    assert off.max() <= 2.1 * np.ptp(simulated) / 255
+    far = (off > 1.1 * np.ptp(simulated) / 255).any(1)
+    assert not far.any() or rounded_by_the_runtime(model, tmp_path / "model.onnx", inputs[far])
     assert (off > 1e-4 * np.ptp(simulated)).mean() < 0.01
     assert (simulated.argmax(1) == deployed.argmax(1)).mean() >= 0.995
 
