@@ -253,7 +253,7 @@ def deploy(
     weights: Annotated[str, typer.Option(help="packed: 1, 2 or 4 bits where they suffice; coded: entropy-coded where smaller; or plain int8.")] = "packed",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write C code for a microcontroller: no heap, no dependency, exactly the simulated integers.
+    """Write C code for a microcontroller: no heap, no dependency, the same integers on every processor.
 
     With --run the exit code is 1 if the emulated processor gives other codes than the integer reference.
     """
@@ -269,6 +269,9 @@ def deploy(
     trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
     figures = {"target": target, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
                "macs": project.plan.program.macs}
+    if project.plan.patches:
+        found = project.plan.patches
+        figures["patches"] = f"{found.rows} x {found.columns} up to {found.layer}, {found.extra:,} multiplications more"
     if trial:
         figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
     if as_json:
