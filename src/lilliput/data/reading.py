@@ -18,8 +18,9 @@ from lilliput.core.errors import CorruptFileError, DataError
 
 Bytes = npt.NDArray[np.uint8]
 _CHUNK = 1 << 20
-_MALFORMED = (EOFError, OSError, ValueError, KeyError, IndexError, OverflowError, RuntimeError, MemoryError,
-              zlib.error, tarfile.TarError, zipfile.BadZipFile)
+# TypeError: tarfile takes the ord of a byte that a cut stream does not have.
+_MALFORMED = (EOFError, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError,
+              MemoryError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
 @contextmanager
