@@ -20,6 +20,7 @@ from benchmarks.networks28 import original
 from benchmarks.peers import run
 from benchmarks.results import main
 from lilliput import data, quantize
+from lilliput.core import CorruptFileError
 from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
 
@@ -43,7 +44,13 @@ def row(case: str) -> dict[str, Any]:
         done = run("peer_quantization", "nncf", str(files["float"]), str(Path(folder) / "images.npy"), str(files["nncf"]), peer=True)
         out |= {"nncf_seconds": done["seconds"], "nncf_version": done["version"]}
         for key, path in files.items():
-            session = Session(path, threads=2)
+            try:
+                session = Session(path, threads=2)
+            except CorruptFileError as error:
+                if key != "nncf":
+                    raise
+                # On the ViT its file gives a QuantizeLinear a type that contradicts its zero point.
+                return out | {"drop": out["float"] - out["ours"], "nncf_error": str(error)}
             out[key], out[f"{key}_val"] = session.evaluate(fashion.test), session.evaluate(fashion.val)
     return out | {"drop": out["float"] - out["ours"], "nncf_drop": out["float"] - out["nncf"]}
 
