@@ -56,7 +56,7 @@ class _Source:
         key = (array.dtype.name, array.tobytes())
         if key not in self.names:
             self.names[key] = name
-            self.arrays.append({"type": _TYPES[array.dtype.name], "name": name, "count": array.size, "text": numbers(array)})
+            self.arrays.append({"type": _TYPES[array.dtype.name], "name": name, "count": array.size, "array": array})
             self.flash += array.nbytes
         return self.names[key]
 
@@ -165,7 +165,7 @@ def emit(plan: Plan, folder: Path, *, target: Target | None = None, name: str = 
     headers = _headers([kernel_file(kernel, target) for kernel in kernels], target)
     common = {"name": name, "NAME": name.upper(), "version": __version__, "title": f"Network of {len(program.steps)} steps, {program.macs} multiplications",
               "arena": plan.arena, "flash": source.flash, "inputs": ports(plan, program.inputs, "INPUT"),
-              "outputs": ports(plan, program.outputs, "OUTPUT"), "arrays": source.arrays, "records": source.records, "calls": source.calls,
+              "outputs": ports(plan, program.outputs, "OUTPUT"), "arrays": [{**array, "text": numbers(array["array"])} for array in source.arrays], "records": source.records, "calls": source.calls,
               "sources": [f"{name}.c", *kernels], "headers": [f"{name}.h", *headers], "processor": processor_of(kernels, target),
               **_vector(plan, samples)}
     templates = environment()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering import micro
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, label, shape_of
+from lilliput.deploy.c.lowering.graph import constant, describe, label, real, shape_of
 from lilliput.deploy.c.lowering.layout import Placed, copies, distinct
 from lilliput.deploy.c.operators import Add, Buffer, Move, Multiply, Table, rescaling
 from lilliput.deploy.c.operators.base import HIGH, LOW, clip
@@ -28,14 +28,10 @@ _CLAMPS = frozenset({"Relu", "Clip", "Identity"})
 
 def scalar(value: ir.Value | None) -> Array | None:
     """A constant of one element, quantized ones included, float64."""
-    found = constant(value)
-    source = value.producer() if value is not None else None
-    if found is None and source is not None and source.op_type == "DequantizeLinear":
-        parts = [constant(v) for v in source.inputs if v is not None]
-        if parts[0] is not None and parts[0].size == 1 and all(p is not None and p.size == 1 for p in parts):
-            zero = float(parts[2].reshape(-1)[0]) if len(parts) > 2 else 0.0  # type: ignore[union-attr]
-            return np.asarray((float(parts[0].reshape(-1)[0]) - zero) * float(parts[1].reshape(-1)[0]))  # type: ignore[union-attr]
-    return found.astype(np.float64).reshape(()) if found is not None and found.size == 1 and found.dtype.kind in "fiu" else None
+    if value is None or (value.shape is not None and any(size != 1 for size in value.shape)):
+        return None
+    found = real(value)
+    return found.reshape(()) if found is not None and found.size == 1 else None
 
 
 def function(context: Context, value: ir.Value) -> tuple[Placed, Function] | None:
@@ -122,9 +118,9 @@ def table(context: Context, value: ir.Value, target: ir.Value, grid: Grid, found
     node = value.producer()
     layer = label(node) if node is not None else str(value.name)
     with np.errstate(all="ignore"):
-        real = apply((np.arange(LOW, HIGH + 1) - tensor.buffer.zero) * tensor.buffer.scale) / grid.scale
-    real = np.clip(np.nan_to_num(real, nan=0.0, posinf=1e6, neginf=-1e6), -1e6, 1e6)
-    codes = clip(np.sign(real) * np.floor(np.abs(real) + 0.5) + grid.zero, grid.low, grid.high).astype(np.int8)
+        wanted = apply((np.arange(LOW, HIGH + 1) - tensor.buffer.zero) * tensor.buffer.scale) / grid.scale
+    wanted = np.clip(np.nan_to_num(wanted, nan=0.0, posinf=1e6, neginf=-1e6), -1e6, 1e6)
+    codes = clip(np.sign(wanted) * np.floor(np.abs(wanted) + 0.5) + grid.zero, grid.low, grid.high).astype(np.int8)
     own = micro.codes(context, value, tensor.buffer, grid) if context.micro else None
     codes = codes if own is None else own.astype(np.int8)
     buffer, positions = tensor.buffer, tensor.positions

@@ -134,6 +134,21 @@ def constant(value: ir.Value | None) -> Array | None:
     return tensor.numpy() if tensor is not None else None
 
 
+def real(value: ir.Value | None) -> Array | None:
+    """The real values of a constant, float64, those of quantized ones too; None for what is no constant of numbers."""
+    found, source = constant(value), value.producer() if value is not None else None
+    if found is not None:
+        return found.astype(np.float64) if found.dtype.kind in "fiu" else None
+    parts = [constant(v) for v in source.inputs if v is not None] if source is not None and source.op_type == "DequantizeLinear" else []
+    known = [part.astype(np.float64) for part in parts if part is not None]
+    if source is None or not parts or len(known) < len(parts):
+        return None
+    codes, axis = known[0], number(source, "axis", 1)
+    scale, zero = ((part.reshape([-1 if k == axis % codes.ndim else 1 for k in range(codes.ndim)]) if part.size > 1 else part.reshape(()))
+                   for part in (known[1], known[2] if len(known) > 2 else np.zeros(())))
+    return np.asarray((codes - zero) * scale)
+
+
 def describe(node: ir.Node) -> str:
     """The node for messages: type, name, and what it reads."""
     before = next((value.producer() for value in node.inputs if value is not None and value.producer() is not None), None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c.lowering import elementwise, linear, views
 from lilliput.deploy.c.lowering.context import Context, Grid
-from lilliput.deploy.c.lowering.graph import constant, describe, ints, label, number, shape_of
+from lilliput.deploy.c.lowering.graph import constant, describe, ints, label, number, real, shape_of
 from lilliput.deploy.c.lowering.layout import channels_last, in_order
 from lilliput.deploy.c.operators import AveragePool, MaxPool, Normalisation, Softmax, Window
 from lilliput.deploy.c.operators.softmax import SCALE, ZERO
@@ -122,7 +122,7 @@ def _softmax(context: Context, node: ir.Node, value: ir.Value, target: ir.Value,
 
 def _normalisation(context: Context, node: ir.Node, value: ir.Value, target: ir.Value, grid: Grid) -> None:
     tensor = context.known(node.inputs[0], node)
-    gain, offset = (_real(v) for v in (*node.inputs[1:3], None, None)[:2])
+    gain, offset = (real(v) for v in (*node.inputs[1:3], None, None)[:2])
     axis = number(node, "axis", -1) % len(tensor.shape)
     if gain is None or axis != len(tensor.shape) - 1 or gain.size != tensor.shape[-1]:
         raise PreconditionError(f"{describe(node)} normalises over more than the last axis, or its gain is computed at run time; generated code "
@@ -135,15 +135,6 @@ def _normalisation(context: Context, node: ir.Node, value: ir.Value, target: ir.
                          centred=node.op_type == "LayerNormalization")
     context.emit(step, value, positions)
     elementwise.rescale(context, context.placed[value], target, grid, label(node))
-
-
-def _real(value: ir.Value | None) -> Array | None:
-    """A constant's real values, quantized ones included."""
-    found, source = constant(value), value.producer() if value is not None else None
-    if found is None and source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None:
-        w = linear.weights(value, source)
-        return w.codes * (w.scales.reshape([-1 if k == w.axis else 1 for k in range(w.codes.ndim)]) if w.axis is not None else w.scales.reshape(()))
-    return None if found is None else found.astype(np.float64)
 
 
 RULES: dict[str, Rule] = {

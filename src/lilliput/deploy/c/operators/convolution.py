@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.deploy.c.arithmetic import Rounding, multipliers_of
-from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip
+from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip, scales
 
 Array = NDArray[Any]
 
@@ -138,16 +138,11 @@ class Convolution(Operator):
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_pointwise_s8`, `lp_depthwise_s8` or `lp_conv_s8`."""
-        rows, columns = self.window.size(*self.image[:2])
-        multipliers, shifts = multipliers_of(self.factors)
         weights = self.weights.astype(np.int8)
         if self.depthwise:
             weights = weights.reshape(self.groups, -1).T  # (kh * kw, C)
-        fields = {"in_h": self.image[0], "in_w": self.image[1], "in_c": self.image[2], "out_h": rows, "out_w": columns,
-                  "out_c": self.weights.shape[0], "out_stride": self.weights.shape[0], "dilation_h": self.window.dilation[0],
-                  "dilation_w": self.window.dilation[1], "groups": self.groups, "in_zero": self.inputs[0].zero, "out_zero": self.output.zero, "low": self.low, "high": self.high,
-                  **self.window.fields()}
-        arrays = {"weights": weights, "bias": self.folded, "multipliers": multipliers, "shifts": shifts.astype(np.int8)}
+        fields = {**_fields(self, self.window.size(*self.image[:2])), "groups": self.groups}
+        arrays = {"weights": weights, "bias": self.folded, **scales(self.factors)}
         kernel = "pointwise_s8" if self.pointwise else "depthwise_s8" if self.depthwise else "conv_s8"
         if self.stored is None:
             return (Call(kernel=kernel, structure="conv", fields=fields, arrays=arrays),)
@@ -207,11 +202,14 @@ class TransposedConvolution(Operator):
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_transposed_conv_s8`."""
-        multipliers, shifts = multipliers_of(self.factors)
-        fields = {"in_h": self.image[0], "in_w": self.image[1], "in_c": self.image[2], "out_h": self.output.shape[0],
-                  "out_w": self.output.shape[1], "out_c": self.weights.shape[0], "dilation_h": self.window.dilation[0],
-                  "dilation_w": self.window.dilation[1], "groups": 1, "in_zero": self.inputs[0].zero, "out_zero": self.output.zero,
-                  "low": self.low, "high": self.high, **self.window.fields()}
-        arrays: dict[str, Array] = {"weights": self.weights.astype(np.int8), "bias": self.bias.astype(np.int32), "multipliers": multipliers,
-                                    "shifts": shifts.astype(np.int8)}
+        fields = {**_fields(self, self.output.shape[:2]), "groups": 1}
+        arrays: dict[str, Array] = {"weights": self.weights.astype(np.int8), "bias": self.bias.astype(np.int32), **scales(self.factors)}
         return (Call(kernel="transposed_conv_s8", structure="conv", fields=fields, arrays=arrays),)
+
+
+def _fields(step: Convolution | TransposedConvolution, size: tuple[int, ...]) -> dict[str, int]:
+    """The members of `lp_conv` that both kinds have, for an output of that height and width."""
+    return {"in_h": step.image[0], "in_w": step.image[1], "in_c": step.image[2], "out_h": size[0], "out_w": size[1],
+            "out_c": len(step.weights), "out_stride": len(step.weights), "dilation_h": step.window.dilation[0],
+            "dilation_w": step.window.dilation[1], "in_zero": step.inputs[0].zero, "out_zero": step.output.zero, "low": step.low,
+            "high": step.high, **step.window.fields()}
