@@ -74,7 +74,7 @@ test: $(VENV)/.tests
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 test-litert: .venv-litert/.installed
-	.venv-litert/bin/python -m pytest -q tests/deploy/test_litert.py tests/deploy/tflite
+	.venv-litert/bin/python -m pytest -q tests/deploy/test_litert.py tests/deploy/tflite tests/deploy/c/test_beside.py
 
 check: $(VENV)/.installed
 	$(PY) -m ruff check .

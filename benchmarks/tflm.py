@@ -4,14 +4,16 @@
 
 The full-integer models of MLPerf Tiny (`mlperf_tiny/*.tflite` in a folder of `LILLIPUT_DATA`). 1,000 inputs: codes uniform over the range of int8, and
 as many normal ones, of a spread and about a centre of each input's own. `equal`: inputs for which every output code is the same; `largest`: the
-largest difference of an output code. `operators`: on 50 inputs, where ours reads what theirs gave, differing codes, all codes, largest difference;
-operators without differences are left out. `arena`: bytes that TFLite Micro takes on this host. Peers run in `.venv-litert` (`make test-litert`).
+largest difference of an output code; `equal_once`: equal where our linear layers round once, as those of LiteRT's plain kernels do. `operators`: on 50 inputs, where ours reads what theirs gave, differing codes, all codes, largest difference;
+operators without differences are left out. `arena`: bytes that TFLite Micro takes on this host; `beside`: memory, flash and
+instructions of both runtimes on this host (`lilliput deploy --beside-tflm`). Peers run in `.venv-litert` (`make test-litert`).
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ import numpy as np
 
 from benchmarks.peers import LITERT, run
 from benchmarks.results import main
-from lilliput.deploy.c import Program, lower
+from lilliput.deploy.c import Program, beside_micro, lower
+from lilliput.deploy.c.arithmetic import SingleRounding
 from lilliput.deploy.tflite.schema import Model, read
 
 MODELS = ("pretrainedResnet_quant", "kws_ref_model", "ad01_int8")
@@ -62,25 +65,38 @@ def operators(program: Program, codes: np.ndarray, theirs: dict[str, np.ndarray]
     return {name: row for name, row in found.items() if row[0]}
 
 
+def once(program: Program, codes: np.ndarray) -> np.ndarray:
+    """The program's output for one input where sums of linear layers are rescaled in one rounding."""
+    found = {buffer: array.astype(np.int64) for buffer, array in program.constants.items()}
+    found[program.inputs[0].buffer] = codes.astype(np.int64)
+    for step in program:
+        rounding = SingleRounding() if step.output.name.startswith("FULLY_CONNECTED") else program.rounding
+        found[step.output] = step.run([found[buffer] for buffer in step.inputs], rounding)
+    return found[program.outputs[0].buffer]
+
+
 def row(name: str) -> dict[str, Any]:
     """One model."""
     path = find(name)
     model, program = read(path), lower(path)
     port, codes = program.outputs[0], inputs(model.tensors[model.inputs[0]].shape)
-    ours = np.stack([program(program.inputs[0].placed(codes[k: k + 1]))[0].reshape(-1)[port.positions] for k in range(_INPUTS)]).astype(np.int64)
+    placed = [program.inputs[0].placed(codes[k: k + 1]) for k in range(_INPUTS)]
+    ours, rounded = (np.stack([found.reshape(-1)[port.positions] for found in rows]).astype(np.int64)
+                     for rows in ((program(one)[0] for one in placed), (once(program, one) for one in placed)))
     numbers = tensors(program, model)
     out: dict[str, Any] = {"inputs": _INPUTS, "distinct_outputs": len(np.unique(ours.reshape(_INPUTS, -1), axis=0))}
     with tempfile.TemporaryDirectory() as folder:
         for kernels in ("micro", "reference", "builtin", "delegate"):
             np.save(f"{folder}/codes.npy", codes)
             done = run("peer_tflm", kernels, str(path), f"{folder}/codes.npy", f"{folder}/out.npz", "output", python=LITERT, threads=1)
-            difference = np.abs(np.load(f"{folder}/out.npz")["output"].astype(np.int64).reshape(ours.shape) - ours).reshape(_INPUTS, -1).max(1)
-            out[kernels] = {**done, "equal": int((difference == 0).sum()), "largest": int(difference.max())}
+            theirs = np.load(f"{folder}/out.npz")["output"].astype(np.int64).reshape(ours.shape)
+            difference, alike = (np.abs(theirs - found).reshape(_INPUTS, -1).max(1) for found in (ours, rounded))
+            out[kernels] = {**done, "equal": int((difference == 0).sum()), "largest": int(difference.max()), "equal_once": int((alike == 0).sum())}
             if kernels != "delegate":
                 np.save(f"{folder}/codes.npy", codes[:_INNER])
                 run("peer_tflm", kernels, str(path), f"{folder}/codes.npy", f"{folder}/out.npz", *numbers.values(), python=LITERT, threads=1)
                 out[kernels]["operators"] = operators(program, codes, dict(np.load(f"{folder}/out.npz")), numbers)
-    return out
+    return out | {"beside": [asdict(costs) for costs in beside_micro(path, python=LITERT)]}
 
 
 if __name__ == "__main__":

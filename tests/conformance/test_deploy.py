@@ -7,10 +7,13 @@ import pytest
 
 from lilliput import methods, quantize, zoo
 from lilliput.data import from_splits
-from lilliput.deploy.c import harness, lower, run, to_c
+from lilliput.deploy.c import Limits, harness, lower, run, to_c
+from lilliput.deploy.c.plan import faults, plan
 from lilliput.deploy.c.targets import TARGETS
 from lilliput.deploy.onnx import export
+from lilliput.deploy.redistribute import Redistribute
 from lilliput.graph import trace
+from lilliput.train import SGD, Fit, evaluate
 
 # The four networks of MLPerf Tiny, small where that changes nothing but time.
 NETWORKS = {
@@ -51,13 +54,32 @@ def test_an_emulated_core_gives_the_reference_s_codes_and_is_measured(model, tmp
 
 
 def test_memory_is_planned_within_what_lives_at_once(model):
-    from lilliput.deploy.c.plan import faults, plan
-
     program = lower(model[0])
     plain, shared = plan(program, overlap=False), plan(program)
     assert plain.bound <= plain.arena
     assert shared.arena <= plain.arena
     assert not faults(shared)
+
+
+def test_a_redistributed_mobilenet_runs_in_a_quarter_of_the_memory(tmp_path):
+    random = np.random.default_rng(0)
+    splits = {key: (random.normal(size=(4, 3, 224, 224)).astype(np.float32), np.arange(4) % 2) for key in ("train", "val", "test")}
+    data = from_splits("noise", splits, num_classes=2)
+    network = trace(zoo.create("mobilenet_v2", num_classes=2, in_chans=3, seed=0).eval(), data.example())
+    changed = Redistribute()(network, data).model
+    path = export(quantize.minmax(samples=4)(changed, data).model.eval(), tmp_path / "model.onnx", data.example(2), tolerance=1.0)
+    program = lower(path)
+    whole = plan(program)
+    project = to_c(path, tmp_path / "c", target="host", limits=Limits(ram=whole.arena // 4))
+    assert project.plan.arena <= whole.arena // 4
+    assert program.macs < project.plan.program.macs < 1.05 * program.macs
+    done = subprocess.run(["make", "-s", "test", "CFLAGS=-O2"], cwd=project.folder, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2 samples, 0 wrong codes", done.stderr
+
+
+def test_a_redistributed_network_learns_what_it_knew(digits, trained):
+    changed = Redistribute(stride=2, fit=Fit(epochs=6, batch_size=64, optimizer=SGD(lr=0.05)))(trained, digits).model
+    assert evaluate(changed, digits.test) >= evaluate(trained, digits.test) - 2
 
 
 @pytest.mark.parametrize("name", [row.id for row in methods.family("deploy").rows if row.works])

@@ -6,15 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.deploy.tflite.tflite_run import ours
 from tests.quantize.quantize_nets import NETS, arrays
 from torch import nn
 from torch.nn import functional as F
 
+from lilliput import zoo
 from lilliput.core.errors import CorruptFileError, DataError, PreconditionError
+from lilliput.data import from_splits
 from lilliput.deploy import litert, onnx
+from lilliput.deploy.c import lower
+from lilliput.deploy.c.arithmetic import DoubleRounding, SingleRounding
 from lilliput.deploy.litert.flatbuffer import File
 from lilliput.deploy.litert.runtime import Kernels, Session, decode, encode
-from lilliput.quantize import Integer, MinMax, Quantizer, Scheme, Static
+from lilliput.graph import trace
+from lilliput.quantize import Integer, MinMax, Quantizer, Scheme, Static, minmax
 
 converter = pytest.mark.skipif(importlib.util.find_spec("litert_torch") is None,
                                reason="litert-torch is not installed: make test-litert")
@@ -70,10 +76,10 @@ def test_file_is_integer_with_our_scales_and_codes(residual):
     values = {value.name: value for value in file.values}
     quantizers = {name.removeprefix("quantizers."): module for name, module in model.named_modules() if isinstance(module, Quantizer)}
     names = {"input": "x", "output": "linear", "mean": "adaptive_avg_pool2d"} | {n: n for n in ("relu", "conv2d_1", "relu_1", "cat")}
-    for ours, theirs in names.items():
+    for mine, theirs in names.items():
         held = quantizers[theirs]
-        assert values[ours].scale.tolist() == [held.scale.item()]
-        assert values[ours].zero_point.tolist() == [held.zero_point.item() - 128]
+        assert values[mine].scale.tolist() == [held.scale.item()]
+        assert values[mine].zero_point.tolist() == [held.zero_point.item() - 128]
     for layer, order in (("stem", (0, 2, 3, 1)), ("depthwise", (1, 2, 3, 0)), ("head", (0, 1))):
         held = next(module for module in quantizers.values() if module.layer == layer and module.weight)
         weight, bias = values[f"{layer}.weight"], values[f"{layer}.bias"]
@@ -104,6 +110,45 @@ def test_report_names_every_operator_and_each_is_within_a_step(residual, kernels
     text = litert.table(rows)
     assert all(row.tensor in text for row in rows)
     assert len(text.splitlines()) == len(rows) + 1
+
+
+# The four networks of MLPerf Tiny, small where that changes nothing but time.
+TINY = {"resnet8": ({}, 10, (3, 16, 16)), "ds_cnn": ({}, 12, (1, 25, 10)), "mobilenet_v1": ({"width": 0.25}, 2, (3, 64, 64)), "autoencoder": ({}, 0, (640,))}
+
+
+def once(program, codes):
+    """The program's outputs as LiteRT's plain kernels round: linear layers once, all else as TFLite Micro does."""
+    found = {port.buffer: port.placed(array).astype(np.int64) for port, array in zip(program.inputs, codes, strict=True)}
+    found |= {buffer: array.astype(np.int64) for buffer, array in program.constants.items()}
+    for step in program.steps:
+        rounding = SingleRounding() if step.output.name.startswith("FULLY_CONNECTED") else DoubleRounding()
+        found[step.output] = step.run([found[buffer] for buffer in step.inputs], rounding)
+    return [found[port.buffer].reshape(-1)[port.positions] for port in program.outputs]
+
+
+@converter
+@micro
+@pytest.mark.parametrize("name", list(TINY))
+def test_both_interpreters_give_the_integer_reference_s_codes(name, tmp_path):
+    options, classes, shape = TINY[name]
+    random = np.random.default_rng(0)
+    splits = {key: (random.normal(size=(24, *shape)).astype(np.float32), random.integers(0, 2, 24)) for key in ("train", "val", "test")}
+    data = from_splits("noise", splits, num_classes=max(classes, 2))
+    network = zoo.create(name, num_classes=classes, in_chans=shape[0], seed=0, options=options).train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    network(data.example(24))
+    network = trace(network.eval(), data.example())
+    path = litert.export(minmax(samples=16)(network, data).model.eval(), tmp_path / "net.tflite", data.example(2), tolerance=1.0)
+    program, inputs = lower(path), splits["test"][0]
+    for kernels, reference in ((Kernels.MICRO, ours), (Kernels.REFERENCE, once)):
+        session = Session(path, kernels=kernels)
+        theirs = encode(session(inputs), session.file.outputs[0]).astype(int)
+        port = session.file.inputs[0]
+        wanted = np.concatenate([reference(program, [encode(inputs[k: k + 1], port)])[0].reshape(1, -1) for k in range(len(inputs))]).astype(int)
+        assert len(np.unique(wanted)) > 8
+        assert np.array_equal(theirs.reshape(wanted.shape), wanted)
 
 
 @converter

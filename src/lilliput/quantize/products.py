@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.receptive import per_axis
 
 
 def is_supported(layer: fx.Node) -> bool:
@@ -42,7 +43,7 @@ def patches(layer: fx.Node, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
         return x.reshape(1, -1, x.shape[-1])
     stride, padding, dilation, groups = geometry(layer)
     count = len(kernel)
-    steps, holes = _each(stride, count), _each(dilation, count)
+    steps, holes = per_axis(stride, count), per_axis(dilation, count)
     x = F.pad(x, _ends(padding, kernel, holes)).contiguous()
     sizes = [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(x.shape[2:], kernel, steps, holes, strict=True)]
     inner = x.stride()[2:]
@@ -54,16 +55,12 @@ def patches(layer: fx.Node, x: Tensor, kernel: tuple[int, ...]) -> Tensor:
     return grouped.permute(order).reshape(groups, -1, x.shape[1] // groups * math.prod(kernel))
 
 
-def _each(value: Any, count: int) -> list[int]:
-    return [int(v) for v in value] * (count if len(value) == 1 else 1) if isinstance(value, list | tuple) else [int(value)] * count
-
-
-def _ends(padding: Any, kernel: tuple[int, ...], dilation: list[int]) -> list[int]:
+def _ends(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> list[int]:
     """Padding as `F.pad` takes it: last dimension first, both ends."""
     if padding == "same":
         pairs = [(d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2) for k, d in zip(kernel, dilation, strict=True)]
     elif padding == "valid":
         pairs = [(0, 0)] * len(kernel)
     else:
-        pairs = [(p, p) for p in _each(padding, len(kernel))]
+        pairs = [(p, p) for p in per_axis(padding, len(kernel))]
     return [end for pair in reversed(pairs) for end in pair]
