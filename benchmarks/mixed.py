@@ -2,7 +2,7 @@
 
     python -m benchmarks.mixed --json benchmarks/results/mixed.json [METHOD:SEED ...]
 
-ResNet-20 on Fashion-MNIST (`benchmarks.networks28`), three seeds. Methods that only choose widths are followed by rounding to nearest,
+ResNet-8 on Fashion-MNIST (`benchmarks.networks28`), where 4 bits everywhere lose two points, three seeds. Methods that only choose widths are followed by rounding to nearest,
 as `uniform` is; those that train use the same training as `uniform_trained` (2 epochs, straight-through). `rank:SENSITIVITY:SEED` draws 60
 allocations at random and gives Spearman's correlation of their predicted with their true rise of the validation loss. Bits are
 counted over all weights of the network; accuracy is that of the simulation, on validation and test split.
@@ -58,7 +58,7 @@ def _step(method: str, seed: int) -> Step:
 
 def _rank(sensitivity: str, seed: int) -> dict[str, Any]:
     fashion = data.load("fashion_mnist")
-    task = Task.of(original("resnet20", seed).eval(), fashion, STATIC, budget=Budget(bits=BITS), widths=Widths(), costs={})
+    task = Task.of(original("resnet8", seed).eval(), fashion, STATIC, budget=Budget(bits=BITS), widths=Widths(), costs={})
     found = agreement(task, SENSITIVITIES[sensitivity], allocations=60, seed=seed)
     return {"sensitivity": sensitivity, "seed": seed, "rank": found.rank, "predicted": found.predicted, "true": found.true}
 
@@ -68,7 +68,7 @@ def row(case: str) -> dict[str, Any]:
     *method, seed = case.split(":")
     if method[0] == "rank":
         return _rank(method[1], int(seed))
-    fashion, network = data.load("fashion_mnist"), original("resnet20", int(seed)).eval()
+    fashion, network = data.load("fashion_mnist"), original("resnet8", int(seed)).eval()
     began = time.perf_counter()
     result = _step(method[0], int(seed))(network, fashion)
     entry = result.report.entries[0]

@@ -48,12 +48,13 @@ _MORE = {"quantize.qat": ((2, 2), (3, 3)), "quantize.lsq": ((2, 2), (3, 3)), "qu
 # Recipes for other networks: attention and language models have tables of their own.
 _ELSEWHERE = frozenset({"quantize.peg", "quantize.llm_int8", "quantize.smoothquant", "quantize.ptq_vit", "quantize.apq_vit", "quantize.ptq4dm",
                         "quantize.alq_amq"})
-_BINARY = ("quantize.bnn", "quantize.xnor_net")
+# Signs, and scales whose gradient is summed over a whole layer, change with Adam's steps.
+_ADAM = ("quantize.bnn", "quantize.xnor_net", "quantize.ttq")
 
 
 def fit_of(id: str, seed: int) -> Fit:
-    """Two epochs at a tenth of the usual rate; signs change only with Adam's steps."""
-    if id in _BINARY:
+    """Two epochs at a tenth of the usual rate, or with Adam; for TTQ and TWN both were tried on the validation split."""
+    if id in _ADAM:
         return Fit(epochs=2, optimizer=AdamW(lr=2e-3, weight_decay=0.0), schedule=Cosine(), seed=seed, channels_last=True)
     return Fit(epochs=2, optimizer=SGD(lr=0.02), schedule=Cosine(warmup=0.05), seed=seed, channels_last=True)
 
