@@ -9,7 +9,7 @@ from lilliput.graph import trace
 from lilliput.prune import GeometricMedian, Gradual, Layer, Magnitude, NormScale, Random, Stats, Taylor
 from lilliput.prune.allocation import global_threshold, uniform
 from lilliput.prune.schedules import cubic, linear
-from lilliput.prune.statistics import gather
+from lilliput.prune.statistics import SquaredProduct, gather
 
 FILTERS = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
 
@@ -30,7 +30,8 @@ def test_geometric_median_by_hand():
 def test_taylor_is_the_squared_product_of_weight_and_gradient():
     digits = data.load("digits")
     traced = trace(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), digits.example())
-    stats = gather(traced, digits, {"squared_product"}, batches=2, batch_size=16)
+    criterion = Taylor(products=SquaredProduct(batches=2, batch_size=16))
+    stats = gather(traced, digits, criterion.needs)
     expected = torch.zeros(10, 64)
     batches = digits.train.batches(16, seed=0)
     for _ in range(2):
@@ -39,7 +40,7 @@ def test_taylor_is_the_squared_product_of_weight_and_gradient():
         loss = torch.nn.functional.cross_entropy(x.flatten(1) @ weight.T + traced.tensor("1.bias"), y)
         (gradient,) = torch.autograd.grad(loss, weight)
         expected += (weight.detach() * gradient).square() / 2
-    scores = Taylor()(Layer(name="1.weight", weight=traced.tensor("1.weight").detach()), stats)
+    scores = criterion(Layer(name="1.weight", weight=traced.tensor("1.weight").detach()), stats)
     torch.testing.assert_close(scores, expected)
 
 

@@ -1,6 +1,6 @@
 """Pruning: criterion, unit, allocation, schedule and recovery, and the published methods as choices on them."""
 
-from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Layer, Magnitude, NormScale, Random, Stats, Taylor
+from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Layer, Magnitude, NormScale, Random, Taylor
 from lilliput.prune.recipes import (
     dependency_groups,
     fpgm,
@@ -13,6 +13,7 @@ from lilliput.prune.recipes import (
     taylor,
 )
 from lilliput.prune.schedules import Gradual, OneShot, Soft
+from lilliput.prune.statistics import Stats
 from lilliput.prune.step import FineTune, Prune, Slim
 from lilliput.prune.units import Channels, Element
 

@@ -1,17 +1,18 @@
 """Criteria: how much each weight, or each slice along a dimension, matters.
 
 A criterion is `(layer, stats) -> scores`, with scores of the layer's shape (one per weight) or one per index of its
-first dimension. `roles` says which tensors of a coupled group it looks at, `needs` which statistics it wants.
+first dimension. `roles` says which tensors of a coupled group it looks at, `needs` which statistics it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from lilliput.prune.statistics import SquaredProduct, Statistic, Stats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +28,18 @@ class Layer:
         return other.movedim(self.dim, 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stats:
-    """Statistics gathered on data, by tensor name, and the seed for criteria that draw."""
-
-    squared_product: Mapping[str, Tensor] = field(default_factory=dict)
-    seed: int = 0
-
-
 class Criterion(Protocol):
     """`(layer, stats) -> scores`; larger means more important."""
 
-    roles: ClassVar[frozenset[str]]
-    needs: ClassVar[frozenset[str]]
+    @property
+    def roles(self) -> frozenset[str]:
+        """Which tensors of a coupled group it looks at."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The statistics that it reads."""
+        ...
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:
         """Score every weight of a layer, or every slice along its first dimension."""
@@ -47,7 +47,7 @@ class Criterion(Protocol):
 
 
 _OUT: frozenset[str] = frozenset({"out"})
-_NOTHING: frozenset[str] = frozenset()
+_NOTHING: frozenset[Statistic] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Magnitude:
 
     p: float = 1.0
     roles: ClassVar[frozenset[str]] = _OUT
-    needs: ClassVar[frozenset[str]] = _NOTHING
+    needs: ClassVar[frozenset[Statistic]] = _NOTHING
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:  # noqa: ARG002
         """Scores; larger matters more."""
@@ -68,7 +68,7 @@ class GroupMagnitude:
     """`w^2` over every coupled tensor, inputs of the next layers included (Fang 2023, `fang2023depgraph`)."""
 
     roles: ClassVar[frozenset[str]] = frozenset({"out", "in", "norm", "other"})
-    needs: ClassVar[frozenset[str]] = _NOTHING
+    needs: ClassVar[frozenset[Statistic]] = _NOTHING
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:  # noqa: ARG002
         """Scores; larger matters more."""
@@ -80,7 +80,7 @@ class GeometricMedian:
     """`g(F_j) = sum_k ||F_j - F_k||_2`: filters near the geometric median are redundant (He 2019, `he2019fpgm`)."""
 
     roles: ClassVar[frozenset[str]] = _OUT
-    needs: ClassVar[frozenset[str]] = _NOTHING
+    needs: ClassVar[frozenset[Statistic]] = _NOTHING
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:  # noqa: ARG002
         """Scores; larger matters more."""
@@ -88,19 +88,24 @@ class GeometricMedian:
         return torch.cdist(filters, filters).sum(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Taylor:
     """`E[(g w)^2]` per weight, averaged over batches (Molchanov 2019, `molchanov2019importance`, first order).
 
     A filter's score is the sum over its weights; the paper also uses gates, `E[(sum g w)^2]`, which this is not.
     """
 
+    products: SquaredProduct = field(default_factory=SquaredProduct)
     roles: ClassVar[frozenset[str]] = _OUT
-    needs: ClassVar[frozenset[str]] = frozenset({"squared_product"})
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """Products of weights and gradients."""
+        return frozenset({self.products})
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:
         """Scores; larger matters more."""
-        return layer.moved(stats.squared_product[layer.name])
+        return layer.moved(stats[self.products][layer.name])
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class NormScale:
     """`|gamma|` of batch norms that follow the channels (Liu 2017, `liu2017slimming`)."""
 
     roles: ClassVar[frozenset[str]] = frozenset({"norm"})
-    needs: ClassVar[frozenset[str]] = _NOTHING
+    needs: ClassVar[frozenset[Statistic]] = _NOTHING
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:  # noqa: ARG002
         """Scores; larger matters more."""
@@ -120,7 +125,7 @@ class Random:
     """Uniform draws: the baseline that every criterion must beat."""
 
     roles: ClassVar[frozenset[str]] = _OUT
-    needs: ClassVar[frozenset[str]] = _NOTHING
+    needs: ClassVar[frozenset[Statistic]] = _NOTHING
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:
         """Scores; larger matters more."""

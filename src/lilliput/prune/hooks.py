@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lilliput.graph import Traced
 from lilliput.prune.allocation import Allocation
-from lilliput.prune.criteria import Criterion, Stats
+from lilliput.prune.criteria import Criterion
 from lilliput.prune.schedules import Gradual, Soft
+from lilliput.prune.statistics import gather
 from lilliput.prune.units import Plan
 from lilliput.train import Hook, State
 
@@ -75,7 +76,8 @@ class TightenMasks(HoldMasks):
     def _update(self, state: State, fraction: float) -> None:
         assert isinstance(state.model, Traced)
         self.fraction = fraction
-        scores = self.plan.scores(self.criterion, Stats(seed=state.config.seed), state.model)
+        stats = gather(state.model, state.data, self.criterion.needs, seed=state.config.seed)
+        scores = self.plan.scores(self.criterion, stats, state.model)
         keep = self.plan.keep(scores, self.allocation(scores, self.amount * fraction))
         self.masks = self.plan.masks(keep)
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lilliput.graph import Traced
 from lilliput.graph.coupling import Keep
 from lilliput.prune.hooks import apply_masks_
 from lilliput.prune.units import Plan
-from lilliput.train import Dataset, evaluating
+from lilliput.train import Dataset, evaluating, loss_of
 
 
 def sensitivity(plan: Plan, keep: Sequence[Keep], traced: Traced, data: Dataset, *, batches: int = 2) -> list[float]:
@@ -23,15 +22,14 @@ def sensitivity(plan: Plan, keep: Sequence[Keep], traced: Traced, data: Dataset,
     split, without recovery. Removed channels are silenced, so nothing is traced anew.
     """
     samples = list(data.val.head(batches * 128).batches(128))
-    model = copy.deepcopy(traced)
+    model, measure = copy.deepcopy(traced), loss_of(data)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
 
     def loss() -> float:
         total, count = 0.0, 0
         for inputs, targets in samples:
             outputs: Tensor = model(inputs)
-            value = F.cross_entropy(outputs, targets) if data.num_classes else F.mse_loss(outputs, targets)
-            total, count = total + float(value) * len(inputs), count + len(inputs)
+            total, count = total + float(measure(outputs, targets)) * len(inputs), count + len(inputs)
         return total / count
 
     everything, rises = plan.everything(), []

@@ -13,13 +13,13 @@ from lilliput.core import Budget, Entry, PreconditionError, Report, Result, desc
 from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
 from lilliput.prune.allocation import Allocation, uniform
-from lilliput.prune.criteria import Criterion, Stats
+from lilliput.prune.criteria import Criterion
 from lilliput.prune.fitting import Measure, Target, meet
 from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks
 from lilliput.prune.schedules import OneShot, Schedule
 from lilliput.prune.sensitivity import sensitivity
 from lilliput.prune.statistics import gather
-from lilliput.prune.units import Channels, Element, Plan, Scores
+from lilliput.prune.units import Channels, Element, Plan
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
 
 
@@ -102,13 +102,10 @@ class Prune:
             return self._fit(small, data, self.recover.fit, (*self.recover.hooks, *self._held(plan, keep)), "recover"), keep
         hook = TightenMasks(plan, self.criterion, self.allocation, amount, self.schedule)
         trained = self._fit(traced, data, self.recover.fit, (*self.recover.hooks, hook), "recover")
-        keep = self._final(plan, target, trained, hook)
+        scores = plan.scores(self.criterion, gather(trained, data, self.criterion.needs), trained)
+        keep = meet(plan, scores, self.allocation, target, trained)[1]
         # What soft pruning zeroes at the very end was still there when batch norms took their statistics.
         return self._recalibrated(plan.apply(keep, trained), data), keep
-
-    def _final(self, plan: Plan, target: Target, trained: Traced, hook: TightenMasks) -> list[Keep]:
-        scores: Scores = plan.scores(hook.criterion, Stats(), trained)
-        return meet(plan, scores, self.allocation, target, trained)[1]
 
     def _held(self, plan: Plan, keep: list[Keep]) -> tuple[Hook, ...]:
         return (HoldMasks(plan.masks(keep)),) if isinstance(self.unit, Element) else ()

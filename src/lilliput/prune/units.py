@@ -17,7 +17,8 @@ from lilliput.graph import Traced, profile
 from lilliput.graph.cost import Cost
 from lilliput.graph.coupling import Coupling, Group, Keep, Slot
 from lilliput.graph.shrink import shrink
-from lilliput.prune.criteria import Criterion, Layer, Stats
+from lilliput.prune.criteria import Criterion, Layer
+from lilliput.prune.statistics import Stats
 
 Scores = list[NDArray[np.float64]]
 Row = dict[str, Any]

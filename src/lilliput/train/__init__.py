@@ -5,7 +5,7 @@ from lilliput.train.evaluate import evaluate, evaluating, mean_squared_error, pe
 from lilliput.train.frechet import feature_distance, frechet
 from lilliput.train.hooks import Batch, Hook, State
 from lilliput.train.loop import DivergenceError, Trained, fit
-from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError
+from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError, loss_of
 from lilliput.train.optimizers import SGD, AdamW, Optimizer
 from lilliput.train.protocols import Dataset, Split
 from lilliput.train.recalibrate import recalibrate_batchnorm
@@ -13,4 +13,4 @@ from lilliput.train.schedules import Constant, Cosine, OneCycle, Schedule
 
 __all__ = ["SGD", "AdamW", "Batch", "Checkpoint", "Constant", "Cosine", "CrossEntropy", "Dataset", "DivergenceError", "Fit", "Hook",
            "Loss", "MeanSquaredError", "OneCycle", "Optimizer", "Schedule", "Split", "State", "Trained", "evaluate", "evaluating",
-           "feature_distance", "fit", "frechet", "mean_squared_error", "perplexity", "recalibrate_batchnorm"]
+           "feature_distance", "fit", "frechet", "loss_of", "mean_squared_error", "perplexity", "recalibrate_batchnorm"]

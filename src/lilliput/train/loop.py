@@ -23,7 +23,7 @@ from lilliput.train.config import Checkpoint, Fit
 from lilliput.train.evaluate import device_of, mean_loss
 from lilliput.train.hooks import Batch, Hook, Hooks, Row, State
 from lilliput.train.interrupt import Interrupt
-from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError
+from lilliput.train.losses import CrossEntropy, Loss, loss_of
 from lilliput.train.progress import Bar
 from lilliput.train.protocols import Dataset
 
@@ -57,7 +57,7 @@ def fit(model: nn.Module, data: Dataset, config: Fit, *, hooks: Sequence[Hook] =
     """
     if len(data.train) == 0:
         raise DataError(f"the training split of {data.name} is empty: load data with training samples")
-    loss = loss or (CrossEntropy() if data.num_classes else MeanSquaredError())
+    loss = loss or loss_of(data)
     target = Checkpoint(path=checkpoint) if isinstance(checkpoint, Path) else checkpoint
     recipe = {} if target is None else {"data": data.digest, "config": describe(config), "loss": describe(loss),
                                         "hooks": describe(list(hooks)), "model": files.digest(model)}

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from lilliput.data.drawing import labelled_batches
 from lilliput.train.evaluate import device_of
-from lilliput.train.losses import CrossEntropy, Loss, MeanSquaredError
+from lilliput.train.losses import Loss, loss_of
 
 _BATCH = 128
 
@@ -29,11 +29,6 @@ def batches_of(split: Any, samples: int, *, size: int = _BATCH,
                device: torch.device | None = None) -> list[tuple[Tensor, Tensor]]:
     """`samples` samples from all over a split, on `device`; raises `DataError` where there are none."""
     return [(inputs.to(device), targets.to(device)) for inputs, targets in labelled_batches(split, samples, size)]
-
-
-def loss_of(data: Any) -> Loss:
-    """The loss that `fit` would train with."""
-    return CrossEntropy() if data.num_classes else MeanSquaredError()
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from lilliput.quantize.mixed.evaluator import batches_of, loss_of
+from lilliput.quantize.mixed.evaluator import batches_of
 from lilliput.quantize.mixed.sensitivity import Sensitivity, at_least_one, squared
 from lilliput.quantize.mixed.task import Array, Task
 from lilliput.train.evaluate import device_of
+from lilliput.train.losses import loss_of
 
 
 @dataclass(frozen=True, kw_only=True)

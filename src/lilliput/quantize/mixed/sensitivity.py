@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lilliput.core.errors import RecipeError
-from lilliput.quantize.mixed.evaluator import Evaluator, batches_of, loss_of
+from lilliput.quantize.mixed.evaluator import Evaluator, batches_of
 from lilliput.quantize.mixed.task import Array, Layer, Task
 from lilliput.train.evaluate import device_of
+from lilliput.train.losses import loss_of
 
 
 class Sensitivity(ABC):

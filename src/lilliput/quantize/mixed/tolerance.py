@@ -11,13 +11,14 @@ from torch.func import functional_call
 
 from lilliput.core.errors import BudgetError, RecipeError
 from lilliput.quantize.grids import Integer, Parameters
-from lilliput.quantize.mixed.evaluator import Evaluator, batches_of, loss_of
+from lilliput.quantize.mixed.evaluator import Evaluator, batches_of
 from lilliput.quantize.mixed.sensitivity import at_least_one
 from lilliput.quantize.mixed.task import Task
 from lilliput.quantize.mixed.written import Finding, FineSearch, Written
 from lilliput.quantize.op import along
 from lilliput.quantize.ranges import channel_bounds
 from lilliput.train.evaluate import device_of
+from lilliput.train.losses import loss_of
 
 _HALVINGS = 18
 

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from lilliput.data.drawing import labelled_batches, sample_batches
 from lilliput.graph.trace import Traced
 from lilliput.quantize.products import is_supported
 from lilliput.quantize.rounding.hessian import Moments
 from lilliput.quantize.rounding.walk import Walk, calibration_batches
+from lilliput.train.losses import loss_of
 
 
 class Importance(Protocol):
@@ -121,16 +121,14 @@ class Fisher:
 
     def __call__(self, traced: Traced, data: Any, samples: int) -> tuple[Weigher, list[str]]:
         """One pass backward to each sample."""
-        traced = copy.deepcopy(traced).eval()
+        traced, measure = copy.deepcopy(traced).eval(), loss_of(data)
         names = {name: p for name, p in traced.named_parameters() if p.requires_grad and p.ndim > 1}
         squares = {name: torch.zeros_like(p) for name, p in names.items()}
         seen = 0
         inputs = [batch[i: i + 1] for batch in sample_batches(data.train, samples) for i in range(len(batch))]
         labels = _labels(data.train, samples)
         for x, y in zip(inputs, labels, strict=True):
-            outputs = traced(x)
-            loss = F.cross_entropy(outputs, y) if data.num_classes else F.mse_loss(outputs, y.to(outputs.dtype))
-            gradients = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
+            gradients = torch.autograd.grad(measure(traced(x), y), list(names.values()), allow_unused=True)
             for square, gradient in zip(squares.values(), gradients, strict=True):
                 if gradient is not None:
                     square += gradient.square()

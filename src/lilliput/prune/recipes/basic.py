@@ -1,4 +1,4 @@
-"""Published pruning methods, each a choice on the axes."""
+"""Methods that rank weights and channels by norms and first derivatives."""
 
 from __future__ import annotations
 
