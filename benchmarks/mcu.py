@@ -5,7 +5,7 @@
 Image classification, keyword spotting and anomaly detection are the int8 models of MLPerf Tiny (`$LILLIPUT_DATA/mlperf_tiny`); visual
 wake words is the zoo's MobileNetV1 0.25 at 96 x 96, `patches` its MobileNetV2 at 224 x 224, as it is and
 with its receptive field redistributed, `few bits` its ResNet-8 at 32 x 32 with weights of
-4 bits; random weights, calibrated on noise: memory and instructions are those of any weights. `arena` is with inputs and outputs,
+4 bits, then with activations of 4 bits too but for input and output, in bytes and packed; random weights, calibrated on noise: memory and instructions are those of any weights. `arena` is with inputs and outputs,
 `plain` without overlap. Flash is of objects compiled for Cortex-M4 at -Os; instructions are of -O2.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.results import main
 from lilliput import quantize, zoo
 from lilliput.data import Normalize, Transforms, from_splits
-from lilliput.deploy.c import Coded, Packed, Plain, harness, lower, to_c
+from lilliput.deploy.c import Bytes, Coded, Packed, Plain, SubByte, harness, lower, to_c
 from lilliput.deploy.c.plan import faults, plan
 from lilliput.deploy.c.program import Program
 from lilliput.deploy.c.storage import store
@@ -30,12 +30,17 @@ from lilliput.deploy.c.targets import TARGETS
 from lilliput.deploy.onnx import export
 from lilliput.deploy.redistribute import Redistribute
 from lilliput.graph import trace
+from lilliput.quantize.bits import Uniform
+from lilliput.quantize.posttraining import Static
+from lilliput.quantize.scheme import Scheme
 
 FILES = {"image classification": "pretrainedResnet_quant", "keyword spotting": "kws_ref_model", "anomaly detection": "ad01_int8"}
 ZOO: dict[str, tuple[str, dict[str, Any], int]] = {
     "visual wake words": ("mobilenet_v1", {"width": 0.25}, 96), "patches": ("mobilenet_v2", {}, 224),
-    "patches, redistributed": ("mobilenet_v2", {}, 224), "few bits": ("resnet8", {}, 32)}
+    "patches, redistributed": ("mobilenet_v2", {}, 224), "few bits": ("resnet8", {}, 32),
+    "few bits, activations too": ("resnet8", {}, 32)}
 STORAGES = {"plain": Plain(), "packed": Packed(), "coded": Coded()}
+ARENAS = {"bytes": Bytes(), "sub_byte": SubByte()}
 _SAMPLES = 8
 
 
@@ -49,7 +54,10 @@ def _model(case: str, folder: Path) -> Path:
     network = trace(zoo.create(name, num_classes=2, in_chans=3, seed=0, options=options).eval(), noise.example())
     if case == "patches, redistributed":
         network = Redistribute()(network, noise).model.eval()
-    quantized = quantize.minmax(samples=16, weights=4 if case == "few bits" else 8)(network, noise).model
+    recipe = quantize.minmax(samples=16, weights=4 if case == "few bits" else 8)
+    if case == "few bits, activations too":
+        recipe = Static(scheme=Scheme(bits=Uniform(weights=4, activations=4, ends=8), others=4), samples=16)
+    quantized = recipe(network, noise).model
     # Through fifty layers of random weights single steps grow beyond what a trained network shows.
     return export(quantized, folder / "model.onnx", noise.example(2), tolerance=1.0)
 
@@ -78,6 +86,20 @@ def _few_bits(program: Program) -> dict[str, Any]:
     return out
 
 
+def _activations(program: Program) -> dict[str, Any]:
+    """Arena and instructions on Cortex-M4, by how activations lie; weights packed."""
+    stored, target, out = store(program, Packed()), TARGETS["cortex-m4"], {}
+    random = np.random.default_rng(1)
+    samples = [[random.integers(-128, 128, port.buffer.shape, dtype=np.int8) for port in program.inputs]]
+    for name, activations in ARENAS.items():
+        ready = activations(stored, None, target.pixels_at_once)
+        found = harness.measure(ready, target, samples)
+        out[name] = {"arena": ready.arena, "instructions": found.instructions, "stack": found.stack,
+                     "packed": sum(step.output.bits < 8 for step in ready.program.steps),
+                     "wrong": int((found.outputs[0][0].reshape(-1) != program(*samples[0])[0].reshape(-1)).sum())}
+    return out
+
+
 def row(case: str) -> dict[str, Any]:
     """One network."""
     with tempfile.TemporaryDirectory() as name:
@@ -87,7 +109,7 @@ def row(case: str) -> dict[str, Any]:
         program = lower(model)
         lowered = time.perf_counter() - began
         if case not in FILES and case != "visual wake words":
-            return _few_bits(program) if case == "few bits" else _patches(program)
+            return {"few bits": _few_bits, "few bits, activations too": _activations}.get(case, _patches)(program)
         plain, shared = plan(program, overlap=False), plan(program)
         began = time.perf_counter()
         project = to_c(model, folder / "firmware")

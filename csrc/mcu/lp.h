@@ -10,7 +10,10 @@
  *   numbers) at once, nothing behind pixel p + n - 1: the planner is then called with pixels_at_once = n.
  * - lp_add, lp_multiply, lp_table, lp_softmax and lp_normalise write element after element; before element i of an input of the
  *   output's size is read for the last time, nothing from element i of the output on is written. Blocks are read as a whole, then written.
- * - lp_matmul, lp_transposed_conv and the copies have inputs and output apart.
+ * - lp_sub_byte_conv reads all that a block of its pixels needs before it writes the block; the pools over sub-byte codes keep the order of
+ *   pixels; sums, products and tables of them read up to LP_RUN elements, then write these. Four bytes are written as a whole, those bits that
+ *   belong to other elements as they were.
+ * - lp_matmul, lp_transposed_conv, the copies, and convolutions whose weights are decoded a part at a time have inputs and output apart.
  * - pad_top and pad_left may be negative: the window then begins inside the image. */
 #ifndef LP_H
 #define LP_H
@@ -54,6 +57,34 @@ typedef struct {
     int16_t tile;
 } lp_coded_conv;
 
+/* How the codes of a tensor lie: of 8 bits one to a byte, or of 4 or 2 bits 8 or 16 to four bytes; a code is `base` and its bits. Element i of
+ * those in four bytes lies in byte i % 4, from bit i / 4 * bits on, so that a mask gives four codes. */
+typedef struct {
+    int16_t bits, base;
+} lp_codes;
+
+typedef struct {
+    lp_codes in, out;
+    int32_t behind;  /* bytes of scratch before the codes of an output's block */
+    int16_t columns; /* pixels of a row that are computed at a time */
+} lp_blocks;
+
+typedef struct {
+    lp_conv conv;
+    lp_conv_kernel *kernel;
+    lp_blocks blocks;
+} lp_sub_byte_conv;
+
+typedef struct {
+    lp_packed_conv packed_conv;
+    lp_blocks blocks;
+} lp_sub_byte_packed_conv;
+
+typedef struct {
+    lp_coded_conv coded_conv;
+    lp_blocks blocks;
+} lp_sub_byte_coded_conv;
+
 typedef struct {
     int16_t in_h, in_w, channels, out_h, out_w;
     int16_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left;
@@ -84,6 +115,31 @@ typedef struct {
 } lp_table;
 
 typedef struct {
+    lp_pool pool;
+    lp_codes in, out;
+} lp_sub_byte_pool;
+
+typedef struct {
+    lp_mean_pool mean_pool;
+    lp_codes in, out;
+} lp_sub_byte_mean_pool;
+
+typedef struct {
+    lp_add add;
+    lp_codes a, b, out;
+} lp_sub_byte_add;
+
+typedef struct {
+    lp_multiply multiply;
+    lp_codes a, b, out;
+} lp_sub_byte_multiply;
+
+typedef struct {
+    lp_table table;
+    lp_codes in, out;
+} lp_sub_byte_table;
+
+typedef struct {
     const int32_t *exponentials; /* of the differences 0, -1, ... -255 */
     int32_t rows, depth;
 } lp_softmax;
@@ -110,6 +166,11 @@ typedef struct {
 } lp_copy;
 
 typedef struct {
+    lp_copy copy;
+    lp_codes in, out;
+} lp_sub_byte_copy;
+
+typedef struct {
     int32_t count;
     int16_t value;
 } lp_fill;
@@ -134,6 +195,23 @@ void lp_normalise_s8(const lp_normalise *p, const int8_t *in, int8_t *out);
 void lp_copy_s8(const lp_copy *p, const int8_t *in, int8_t *out);
 void lp_copy_table_s8(const lp_copy *p, const int8_t *in, int8_t *out);
 void lp_fill_s8(const lp_fill *p, int8_t *out);
+void lp_sub_byte_conv_s8(const lp_sub_byte_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
+void lp_sub_byte_packed_conv_s8(const lp_sub_byte_packed_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
+void lp_sub_byte_coded_conv_s8(const lp_sub_byte_coded_conv *p, const int8_t *in, int8_t *out, int8_t *scratch);
+void lp_sub_byte_max_pool_s8(const lp_sub_byte_pool *p, const int8_t *in, int8_t *out);
+void lp_sub_byte_average_pool_s8(const lp_sub_byte_pool *p, const int8_t *in, int8_t *out);
+void lp_sub_byte_mean_pool_s8(const lp_sub_byte_mean_pool *p, const int8_t *in, int8_t *out);
+void lp_sub_byte_add_s8(const lp_sub_byte_add *p, const int8_t *a, const int8_t *b, int8_t *out);
+void lp_sub_byte_multiply_s8(const lp_sub_byte_multiply *p, const int8_t *a, const int8_t *b, int8_t *out);
+void lp_sub_byte_table_s8(const lp_sub_byte_table *p, const int8_t *in, int8_t *out);
+void lp_sub_byte_copy_s8(const lp_sub_byte_copy *p, const int8_t *in, int8_t *out);
+
+/* `count` codes of a tensor from element `first` on, one to a byte. */
+void lp_unpack(lp_codes codes, const int8_t *from, int32_t first, int32_t count, int8_t *to);
+/* The other way; all other elements stay. */
+void lp_pack(lp_codes codes, const int8_t *from, int32_t count, int8_t *to, int32_t first);
+/* The filters of p, from number `first` of the whole convolution on, over sub-byte codes. */
+void lp_conv_blocks(const lp_blocks *b, const lp_conv *p, lp_conv_kernel *kernel, int32_t first, const int8_t *in, int8_t *out, int8_t *scratch);
 
 /* a * b / 2^31 to the nearest, ties up. */
 static inline int32_t lp_high_multiply(int32_t a, int32_t b)

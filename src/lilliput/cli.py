@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
@@ -251,6 +252,8 @@ def deploy(
     name: Annotated[str, typer.Option(help="Prefix of the C names.")] = "model",
     rounding: Annotated[str, typer.Option(help="double, as TensorFlow Lite Micro rounds, or single, nearer the simulation.")] = "double",
     weights: Annotated[str, typer.Option(help="packed: 1, 2 or 4 bits where they suffice; coded: entropy-coded where smaller; or plain int8.")] = "packed",
+    activations: Annotated[str, typer.Option(help="needed: 4 or 2 bits for as few values as --ram takes; packed: for the least memory; or plain int8.")] = "needed",
+    beside_tflm: Annotated[bool, typer.Option("--beside-tflm", help="A .tflite model: what TensorFlow Lite Micro takes for it, on this machine.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write C code for a microcontroller: no heap, no dependency, the same integers on every processor.
@@ -261,25 +264,32 @@ def deploy(
 
     roundings: dict[str, c.DoubleRounding | c.SingleRounding] = {"double": c.DoubleRounding(), "single": c.SingleRounding()}
     storages: dict[str, c.Packed | c.Coded | c.Plain] = {"packed": c.Packed(), "coded": c.Coded(), "plain": c.Plain()}
-    if rounding not in roundings or weights not in storages:
-        raise LilliputError(f"--rounding is double or single, not {rounding!r}" if rounding not in roundings else
-                            f"--weights is packed, coded or plain, not {weights!r}")
+    arenas: dict[str, c.AsNeeded | c.SubByte | c.Bytes] = {"needed": c.AsNeeded(), "packed": c.SubByte(), "plain": c.Bytes()}
+    for option, given, known in (("rounding", rounding, roundings), ("weights", weights, storages), ("activations", activations, arenas)):
+        if given not in known:
+            raise LilliputError(f"--{option} is {' or '.join([', '.join([*known][:-1]), [*known][-1]])}, not {given!r}")
     limits = c.Limits(ram=_bytes(ram), flash=_bytes(flash))
-    project = c.to_c(model, out, target=target, limits=limits, code=c.Code(name=name, rounding=roundings[rounding], storage=storages[weights]))
+    code = c.Code(name=name, rounding=roundings[rounding], storage=storages[weights], activations=arenas[activations])
+    project = c.to_c(model, out, target=target, limits=limits, code=code)
     trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
     figures = {"target": target, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
                "macs": project.plan.program.macs}
     if project.plan.patches:
         found = project.plan.patches
         figures["patches"] = f"{found.rows} x {found.columns} up to {found.layer}, {found.extra:,} multiplications more"
+    narrow = [step.output for step in project.plan.program.steps if step.output.bits < 8]
+    if narrow:
+        figures["sub_byte"] = f"{len(narrow)} values in {' and '.join(map(str, sorted({buffer.bits for buffer in narrow})))} bits"
     if trial:
         figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
+    beside = [asdict(costs) for costs in c.beside_micro(model)] if beside_tflm else []
     if as_json:
-        typer.echo(json.dumps({"folder": str(project.folder), "files": project.files, **figures, "steps": project.rows()}))
+        typer.echo(json.dumps({"folder": str(project.folder), "files": project.files, **figures, "steps": project.rows(), "beside": beside}))
     else:
         _table(project.rows())
         for key, value in figures.items():
             typer.echo(f"{key:<12} {value if isinstance(value, str) else 'not known: no compiler' if value is None else format(value, ',')}")
+        _table(beside)
         typer.echo(f"{project.folder}: {', '.join(project.files)}")
     if trial and trial.wrong:
         typer.secho(f"{trial.wrong} codes differ from the integer reference: this is a defect, please report it with the model", fg="red", err=True)

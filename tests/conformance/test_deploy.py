@@ -7,12 +7,15 @@ import pytest
 
 from lilliput import methods, quantize, zoo
 from lilliput.data import from_splits
-from lilliput.deploy.c import Limits, harness, lower, run, to_c
+from lilliput.deploy.c import Bytes, Code, Limits, SubByte, harness, lower, run, to_c
 from lilliput.deploy.c.plan import faults, plan
 from lilliput.deploy.c.targets import TARGETS
 from lilliput.deploy.onnx import export
 from lilliput.deploy.redistribute import Redistribute
 from lilliput.graph import trace
+from lilliput.quantize.bits import Bits
+from lilliput.quantize.posttraining import Static
+from lilliput.quantize.scheme import Scheme
 from lilliput.train import SGD, Fit, evaluate
 
 # The four networks of MLPerf Tiny, small where that changes nothing but time.
@@ -51,6 +54,35 @@ def test_an_emulated_core_gives_the_reference_s_codes_and_is_measured(model, tmp
     assert 0 < trial.stack < 4096
     assert project.code is not None
     assert project.flash > project.code > 500
+
+
+def widths(layers):
+    """8, 4 and 2 bits in turn, of weights and of activations; 8 at the ends."""
+    inner = {layer: Bits((8, 4, 2)[i % 3], (4, 2, 8)[i // 3 % 3]) for i, layer in enumerate(layers)}
+    return inner | {layers[0]: Bits(8, 8), layers[-1]: Bits(8, 8)}
+
+
+@pytest.mark.parametrize("target", ["host", "cortex-m4"])
+def test_mixed_widths_of_weights_and_activations_give_the_reference_s_codes(tmp_path, target):
+    random = np.random.default_rng(0)
+    splits = {key: (random.normal(size=(8, 3, 32, 32)).astype(np.float32), random.integers(0, 10, 8)) for key in ("train", "val", "test")}
+    data = from_splits("noise", splits, num_classes=10)
+    network = trace(zoo.create("resnet8", num_classes=10, in_chans=3, seed=0).eval(), data.example())
+    quantized = Static(scheme=Scheme(bits=widths, others=4), samples=8)(network, data).model.eval()
+    # A step of two bits is a third of the range.
+    path = export(quantized, tmp_path / "model.onnx", data.example(2), tolerance=1.0)
+    plain, packed = (to_c(path, tmp_path / f"c{i}", target=target, code=Code(activations=how)) for i, how in enumerate((Bytes(), SubByte())))
+    assert packed.plan.arena < 0.7 * plain.plan.arena
+    assert {step.stored.fields["bits"] if getattr(step, "stored", None) else 8 for step in packed.plan.program.steps if step.macs} == {8, 4, 2}
+    assert {step.output.bits for step in packed.plan.program.steps} == {8, 4, 2}
+    if target == "host":
+        done = subprocess.run(["make", "-s", "test", "CFLAGS=-O2 -fsanitize=address,undefined"], cwd=packed.folder, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "2 samples, 0 wrong codes", done.stderr
+    elif harness.missing(TARGETS[target]) is None:
+        trial, whole = (run(made, [[splits["test"][0][:1]]]) for made in (packed, plain))
+        assert trial.wrong == 0
+        assert (trial.outputs[0][0] == whole.outputs[0][0]).all()
+        assert trial.instructions > 0
 
 
 def test_memory_is_planned_within_what_lives_at_once(model):

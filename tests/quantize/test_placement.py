@@ -5,7 +5,7 @@ import torch
 from quantize_nets import NETS, arrays
 from torch import nn
 
-from lilliput.core.errors import PreconditionError, UnknownNameError
+from lilliput.core.errors import PreconditionError, RecipeError, UnknownNameError
 from lilliput.graph.fold import fold_batchnorm_
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import trace
@@ -152,6 +152,17 @@ def test_bits_go_where_the_allocation_says():
     assert results["stem"] == 8  # an addition and a concatenation read it too
     assert results["depthwise.input"] == 4
     assert results["depthwise"] == results["head"] == 8
+
+
+def test_sums_have_the_bits_that_the_scheme_says():
+    scheme = Scheme(bits=Uniform(weights=3, activations=4, ends=8), others=5)
+    quantized, _ = prepare(NETS["residual"][0]().eval(), arrays(2, 8, 8), scheme)
+    results = {module.layer: module.grid.bits for module in quantized.modules() if isinstance(module, Quantizer) and not module.weight}
+    assert results["stem"] == results["depthwise"] == 5
+    assert results["depthwise.input"] == 4
+    assert results["x"] == results["head"] == 8  # the ends' inputs, and the output
+    with pytest.raises(RecipeError, match="bits are a whole number"):
+        Scheme(others=0)
 
 
 def test_operators_that_write_in_place_are_left_alone():

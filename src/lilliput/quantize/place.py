@@ -168,14 +168,15 @@ class _Placement:
         return self.names.get(node, node.name)
 
     def _activation_bits(self, nodes: list[fx.Node]) -> int:
-        """The most bits that a reader asks for; all but layers ask for eight at least."""
+        """The most bits that a reader asks for; all but layers ask for eight at least, operators for the scheme's where it says so."""
         wanted: list[int] = []
-        other = max(8, self.scheme.activations.bits)
+        most = max(8, self.scheme.activations.bits)
+        other = most if self.scheme.others is None else self.scheme.others
         seen, front = set(nodes), list(nodes)
         while front:
             for user in front.pop().users:
                 if user in self.excluded or user.op != "call_function":
-                    wanted.append(other)
+                    wanted.append(most)
                 elif user.target in LAYERS:
                     wanted.append(self.bits[self.names[user]].activations)
                 elif not keeps_grid(user) and not is_transparent(user):
@@ -183,7 +184,7 @@ class _Placement:
                 elif user not in seen:
                     seen.add(user)
                     front.append(user)
-        return max(wanted, default=other)
+        return max(wanted, default=most)
 
     def _narrow(self, node: fx.Node) -> None:
         """Give a layer that wants fewer bits than its input's other readers a quantizer of its own on that edge."""

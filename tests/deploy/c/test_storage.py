@@ -1,16 +1,18 @@
 """Weights of few bits and entropy-coded ones: round trips, sizes by hand, and only where they save."""
 
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from planner_nets import Builder
 
 from lilliput.deploy.c.emit import emit
 from lilliput.deploy.c.operators import Buffer, Convolution, Window
-from lilliput.deploy.c.plan import plan
+from lilliput.deploy.c.plan import faults, plan
 from lilliput.deploy.c.program import Port, Program
 from lilliput.deploy.c.storage import Coded, Packed, decode, encode, quantized_frequencies, store
 
@@ -52,6 +54,21 @@ def test_the_stream_is_near_the_entropy():
     frequencies = quantized_frequencies(counts)
     stream = encode(index, frequencies, np.concatenate([[0], np.cumsum(frequencies)[:-1]]))
     assert 8 * stream.size <= 1.005 * weights.size * -(share * np.log2(share)).sum() + 64
+
+
+def test_all_weights_are_decoded_at_once_where_the_output_may_follow_the_input_then():
+    net = Builder((16, 16, 16))
+    x = net.conv(net.conv(net.input, 16, 3), 16, 3)
+    # 64 filters of 64 pixels: their weights take more than the images.
+    net.conv(net.conv(x, 64, 3, 4), 64, 3)
+    net.steps = [replace(step, weights=step.weights % 5) for step in net.steps]
+    made = store(net.program(net.steps[-1].output), Packed())
+    assert [step.stored.tile for step in made] == [12, 12, 12, 4]
+    found = plan(made)
+    assert [step.stored.tile for step in found.program] == [16, 16, 12, 4]
+    # Twice an image follows the next one by a row and two pixels, and one more since two are computed at once.
+    assert found.arena == 16 * 16 * 16 + 2 * (16 + 3) * 16 + 16 * 144
+    assert faults(found, samples=[[np.random.default_rng(0).integers(-128, 128, (16, 16, 16))]]) == []
 
 
 @pytest.mark.parametrize("levels", [[-1, 1], [-1, 0, 1], [-5, -2, 0, 3, 7]], ids=["binary", "ternary", "codebook"])

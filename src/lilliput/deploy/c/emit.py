@@ -124,11 +124,11 @@ def float_text(value: float) -> str:
 
 def layout(port: Port) -> str:
     """How the elements of an input or output lie, for the header."""
-    shape = port.shape
-    text = " x ".join(map(str, port.buffer.shape))
-    if len(shape) == 4 and len(port.buffer.shape) == 3 and (port.buffer.shape == (*shape[2:], shape[1])):
-        return f"{text}, rows, columns, channels"
-    return text
+    if len(port.shape) == 4:
+        last = port.positions.transpose(0, 2, 3, 1)
+        if (last.reshape(-1) == np.arange(last.size)).all():
+            return f"{' x '.join(map(str, last.shape[1:]))}, rows, columns, channels"
+    return " x ".join(map(str, port.buffer.shape))
 
 
 def environment() -> jinja2.Environment:

@@ -18,10 +18,11 @@ from torch import nn
 from lilliput.core.atomic import write_text
 from lilliput.core.errors import BudgetError, DataError, PreconditionError
 from lilliput.deploy.c import harness
+from lilliput.deploy.c.activations import Activations, AsNeeded
 from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.emit import constant_bytes, emit
 from lilliput.deploy.c.lowering import lower
-from lilliput.deploy.c.plan import Plan, plan
+from lilliput.deploy.c.plan import Plan
 from lilliput.deploy.c.storage import Packed, Storage, store
 from lilliput.deploy.c.targets import Target
 from lilliput.deploy.c.targets import target as find_target
@@ -40,11 +41,12 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """How the code is written: prefix of its C names, rounding, and how weights lie in flash."""
+    """How the code is written: prefix of its C names, rounding, how weights lie in flash, and how activations lie in the arena."""
 
     name: str = "model"
     rounding: Rounding = field(default_factory=DoubleRounding)
     storage: Storage = field(default_factory=Packed)
+    activations: Activations = field(default_factory=AsNeeded)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,9 +69,9 @@ class Project:
         return self.constants + (self.code or 0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row to a step: operator, place in the model, shape, multiplications, bytes of weights."""
-        return [{"step": i, "operator": type(step).__name__, "layer": step.layer, "output": " x ".join(map(str, step.output.shape)), "macs": step.macs,
-                 "weights": step.weight_bytes} for i, step in enumerate(self.plan.program.steps)]
+        """One row to a step: operator, place in the model, shape, bits of each code, multiplications, bytes of weights."""
+        return [{"step": i, "operator": type(step).__name__, "layer": step.layer, "output": " x ".join(map(str, step.output.shape)),
+                 "bits": step.output.bits, "macs": step.macs, "weights": step.weight_bytes} for i, step in enumerate(self.plan.program.steps)]
 
 
 def to_c(model: str | PathLike[str] | nn.Module, out: str | PathLike[str], *, target: str = "cortex-m4", limits: Limits | None = None,
@@ -85,7 +87,7 @@ def to_c(model: str | PathLike[str] | nn.Module, out: str | PathLike[str], *, ta
     _vacant(folder)
     program = _exported(model, code.rounding) if isinstance(model, nn.Module) else lower(_file(model), rounding=code.rounding)
     program = store(program, code.storage)
-    found = plan(program, ram=limits.ram, pixels_at_once=chosen.pixels_at_once)
+    found = code.activations(program, limits.ram, chosen.pixels_at_once)
     constants = constant_bytes(found)
     if limits.flash is not None and constants > limits.flash:
         raise BudgetError(_too_large(found, constants, limits.flash, "constants alone take"))

@@ -15,8 +15,9 @@ from lilliput.deploy.c.arithmetic import DoubleRounding, Rounding
 from lilliput.deploy.c.lowering import elementwise, views
 from lilliput.deploy.c.lowering.context import Context, Grid
 from lilliput.deploy.c.lowering.graph import constant, describe, label, load, shape_of
-from lilliput.deploy.c.lowering.layout import Placed, distinct, in_order
+from lilliput.deploy.c.lowering.layout import Placed, channels_last, distinct, in_order
 from lilliput.deploy.c.lowering.rules import RULES
+from lilliput.deploy.c.operators.base import HIGH, LOW
 from lilliput.deploy.c.program import Port, Program
 from lilliput.deploy.tflite.convert import ARITHMETIC, MICRO
 
@@ -127,12 +128,24 @@ def _quantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) ->
     elif value in context.placed:
         elementwise.rescale(context, context.placed[value], target, grid, label(node))
     elif inner.producer() is None:
-        context.origins.add(target)
-        context.placed[target] = _input(context, inner, grid, ports)
-        if limited != grid or not grid.same(context.placed[target].buffer):
-            elementwise.rescale(context, context.placed[target], target, limited, label(node))
+        given = _input(context, inner, grid, ports)
+        if limited == Grid(scale=given.buffer.scale, zero=given.buffer.zero):
+            context.origins.add(target)
+            context.placed[target] = given
+        else:
+            _limited_input(context, inner, given, target, limited)
     else:
         _compute(context, inner, target, limited)
+
+
+def _limited_input(context: Context, value: ir.Value, given: Placed, target: ir.Value, grid: Grid) -> None:
+    """An input whose codes are brought within limits, or to another grid; an image has channels last from here on."""
+    origin = ir.Value(name=f"{value.name}.given")
+    context.origins.add(origin)
+    context.placed[origin] = given
+    if given.buffer in context.free and len(given.shape) == 4:
+        context.dense(given, given.positions.transpose(channels_last(4)))
+    elementwise.rescale(context, context.placed[origin], target, grid, str(value.name))
 
 
 def _compute(context: Context, value: ir.Value, target: ir.Value, grid: Grid) -> None:
@@ -160,6 +173,8 @@ def _dequantize(context: Context, node: ir.Node, ports: dict[ir.Value, Placed]) 
         if codes.producer() is not None:
             raise PreconditionError(f"{describe(node)} reads codes that no QuantizeLinear gave; generated code reads QDQ models: convert the model's "
                                     f"integer operators")
+        if (grid.low, grid.high) != (LOW, HIGH):
+            raise PreconditionError(f"input {codes.name} has codes of fewer than 8 bits, and callers write bytes: make it uint8 or int8, and requantize it")
         context.origins.add(codes)
         context.placed[codes] = _input(context, codes, grid, ports)
     tensor = context.placed[codes]

@@ -17,6 +17,8 @@ from lilliput.deploy.c.lowering.layout import Placed, copies, distinct, in_order
 from lilliput.deploy.c.operators import Buffer, Move, Operator
 
 Array = NDArray[Any]
+_LIMITS = {ir.DataType.UINT8: (0, 255), ir.DataType.INT8: (-128, 127), ir.DataType.UINT4: (0, 15), ir.DataType.INT4: (-8, 7), ir.DataType.UINT2: (0, 3),
+           ir.DataType.INT2: (-2, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +32,21 @@ class Grid:
 
     @classmethod
     def of(cls, node: ir.Node) -> Grid:
-        """The grid of a QuantizeLinear or DequantizeLinear of activations; unsigned codes move down by 128."""
-        scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
+        """The grid of a QuantizeLinear or DequantizeLinear of activations; unsigned codes move down by 128, types of 4 and 2 bits set limits."""
+        scale, zero, kind = constant(node.inputs[1]), *_zero(node)
         if scale is None or zero is None:
             raise PreconditionError(f"{describe(node)} has a scale that is computed at run time; quantize the model statically")
         if scale.size != 1:
             raise PreconditionError(f"{describe(node)} has a scale for each channel of an activation; quantize activations by the tensor")
-        if zero.dtype not in (np.int8, np.uint8):
-            raise PreconditionError(f"{describe(node)} has codes of type {zero.dtype}; generated code computes on int8: quantize activations "
+        if kind not in _LIMITS:
+            raise PreconditionError(f"{describe(node)} has codes of type {kind.name.lower()}; generated code computes on int8: quantize activations "
                                     f"to 8 bits or fewer")
         step = float(np.float32(scale.reshape(-1)[0]))
         if not (np.isfinite(step) and step > 0):
             raise PreconditionError(f"{describe(node)} has the scale {step}; calibrate the model again")
-        return cls(scale=step, zero=int(zero.reshape(-1)[0]) - (128 if zero.dtype == np.uint8 else 0))
+        low, high = _LIMITS[kind]
+        down = 128 if low == 0 else 0
+        return cls(scale=step, zero=int(zero.reshape(-1)[0]) - down, low=low - down, high=high - down)
 
     def code(self, real: float) -> int:
         """The code of a real value, within limits."""
@@ -51,6 +55,15 @@ class Grid:
     def same(self, buffer: Buffer) -> bool:
         """Whether a buffer's codes lie on this grid."""
         return buffer.scale == self.scale and buffer.zero == self.zero
+
+
+def _zero(node: ir.Node) -> tuple[Array | None, ir.DataType]:
+    """The zero point, None where it is computed, and the type of the codes: that of the zero point where there is one."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    codes = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
+    known = (value if value is not None else codes)
+    kind = known.dtype if known is not None and known.dtype is not None else ir.DataType.UINT8
+    return (np.zeros(()) if value is None else constant(value)), kind
 
 
 @dataclass(kw_only=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,55 @@ LOW, HIGH = -128, 127
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Buffer:
-    """A tensor at run time: int8 codes in `shape`, channels last where there are channels; real value `(code - zero) scale`."""
+    """A tensor at run time: int8 codes in `shape`, channels last where there are channels; real value `(code - zero) scale`.
+
+    Codes of `base` to `base + 2^bits - 1` lie in 4 or 2 bits where `bits` says so, 8 or 16 of them in four bytes: element `i` of these in
+    byte `i mod 4`, from bit `(i div 4) bits` upwards.
+    """
 
     name: str
     shape: tuple[int, ...]
     scale: float
     zero: int
+    bits: int = 8
+    base: int = 0
 
     @property
     def size(self) -> int:
-        """Elements, and so bytes."""
+        """Elements."""
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory."""
+        return self.held(self.size)
+
+    def held(self, elements: int) -> int:
+        """Bytes that so many elements take."""
+        return elements if self.bits == 8 else -(-elements * self.bits // 32) * 4
+
+    def whole(self, elements: int) -> int:
+        """Bytes that so many elements take, those left out that hold others too."""
+        return elements if self.bits == 8 else elements * self.bits // 32 * 4
+
+    def pack(self, codes: Array) -> Array:
+        """How codes lie in memory, int8 `(bytes,)`."""
+        flat = np.asarray(codes, np.int64).reshape(-1)
+        if self.bits == 8:
+            return flat.astype(np.int8)
+        shifts = np.arange(0, 8, self.bits)
+        index = np.zeros(self.bytes * 8 // self.bits, np.int64)
+        index[: flat.size] = flat - self.base
+        found: Array = ((index & (1 << self.bits) - 1).reshape(-1, shifts.size, 4) << shifts[:, None]).sum(1)
+        return found.reshape(-1).astype(np.uint8).view(np.int8)
+
+    def unpack(self, memory: Array) -> Array:
+        """The codes that lie in memory so, int8 in `shape`."""
+        if self.bits == 8:
+            return memory.reshape(self.shape)
+        shifts = np.arange(0, 8, self.bits)
+        index = memory.view(np.uint8).reshape(-1, 1, 4) >> shifts[:, None].astype(np.uint8) & np.uint8((1 << self.bits) - 1)
+        return (index.reshape(-1)[: self.size].astype(np.int64) + self.base).astype(np.int8).reshape(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +94,12 @@ class Call:
 class Operator(ABC):
     """One step of a program: reads buffers, writes one. `layer` is where it stands in the model, for messages.
 
-    `scratch` is memory that it needs while it runs. A step with `in_place` finds that input where its output comes to lie.
+    `scratch` is memory that it needs while it runs. A step with `in_place` finds that input where its output comes to lie. One that is
+    `sub_byte` reads and writes buffers of 4 and 2 bits too.
     """
 
     in_place: ClassVar[int | None] = None
+    sub_byte: ClassVar[bool] = False
 
     inputs: tuple[Buffer, ...]
     output: Buffer
@@ -96,6 +136,20 @@ class Operator(ABC):
     def grain(self) -> int:
         """By how many bytes `lag` grows with every further pixel that a kernel computes at the same time."""
         return 0
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """The least and the largest code that the output can have, from those of the inputs."""
+        del spans
+        return LOW, HIGH
+
+    def on(self, buffers: Mapping[Buffer, Buffer]) -> Self:
+        """The same step on other buffers in place of its own."""
+        return replace(self, inputs=tuple(buffers.get(b, b) for b in self.inputs), output=buffers.get(self.output, self.output))
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a buffer of it has fewer than 8 bits."""
+        return any(buffer.bits < 8 for buffer in (*self.inputs, self.output))
 
 
 def clip(codes: Array, low: int = LOW, high: int = HIGH) -> Array:

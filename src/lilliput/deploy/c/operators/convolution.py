@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.deploy.c.arithmetic import Rounding, multipliers_of
-from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip, scales
+from lilliput.deploy.c.operators import sub_byte
+from lilliput.deploy.c.operators.base import HIGH, LOW, Buffer, Call, Operator, clip, scales
+from lilliput.deploy.c.operators.window import PIXEL, Window
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """How a window moves over an image: kernel, stride and dilation as (height, width), padding as (top, left, bottom, right).
-
-    Negative padding leaves rows or columns of the image out.
-    """
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output."""
-        sizes = zip((height, width), self.kernel, self.stride, self.dilation, self.pads[:2], self.pads[2:], strict=True)
-        rows, columns = ((n + before + after - (k - 1) * d - 1) // s + 1 for n, k, s, d, before, after in sizes)
-        return rows, columns
-
-    def fields(self) -> dict[str, int]:
-        """The members that every structure with a window has."""
-        return {"kernel_h": self.kernel[0], "kernel_w": self.kernel[1], "stride_h": self.stride[0], "stride_w": self.stride[1],
-                "pad_top": self.pads[0], "pad_left": self.pads[1]}
-
-    def patches(self, image: Array, fill: int) -> Array:
-        """Windows `(out_h, out_w, kernel_h, kernel_w, C)` of an image `(H, W, C)`, `fill` outside of it."""
-        rows, columns = self.size(*image.shape[:2])
-        top, left, bottom, right = (max(pad, 0) for pad in self.pads)
-        padded = np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=fill)
-        padded = padded[max(-self.pads[0], 0):, max(-self.pads[1], 0):]
-        i = np.arange(rows)[:, None] * self.stride[0] + np.arange(self.kernel[0])[None] * self.dilation[0]
-        j = np.arange(columns)[:, None] * self.stride[1] + np.arange(self.kernel[1])[None] * self.dilation[1]
-        found: Array = padded[i[:, None, :, None], j[None, :, None, :]]
-        return found
-
-    def lag(self, image: tuple[int, int, int], channels: int) -> int:
-        """The least lag of an image `(H, W, C)` behind an output of so many channels that is written pixel after pixel.
-
-        While pixel `p` is written, everything that its window and those of later pixels cover is still there.
-        """
-        height, width, depth = image
-        rows, columns = self.size(height, width)
-        first = np.maximum(np.arange(rows) * self.stride[0] - self.pads[0], 0)
-        left = np.maximum(np.arange(columns) * self.stride[1] - self.pads[1], 0)
-        needed = (first[:, None] * width + left[None]) * depth
-        # Later rows may begin left of this one's window.
-        later = np.append(first[1:] * width * depth, height * width * depth)
-        needed = np.minimum(needed, later[:, None])
-        written = (np.arange(rows * columns).reshape(rows, columns) + 1) * channels
-        return max(int((written - needed).max()), 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,11 +35,13 @@ class Convolution(Operator):
     Per-channel multipliers; what lies outside the image counts as the zero point. (jacob2018quantization)
     """
 
+    sub_byte: ClassVar[bool] = True
+
     weights: Array
     bias: Array
     factors: Array
     image: tuple[int, int, int]
-    window: Window = Window()
+    window: Window = PIXEL
     groups: int = 1
     low: int = LOW
     high: int = HIGH
@@ -102,7 +55,7 @@ class Convolution(Operator):
     @property
     def pointwise(self) -> bool:
         """Whether a window is one pixel, so that the image is a list of pixels."""
-        return self.window == Window() and self.groups == 1
+        return self.window == PIXEL and self.groups == 1
 
     @cached_property
     def folded(self) -> Array:
@@ -145,21 +98,66 @@ class Convolution(Operator):
         arrays = {"weights": weights, "bias": self.folded, **scales(self.factors)}
         kernel = "pointwise_s8" if self.pointwise else "depthwise_s8" if self.depthwise else "conv_s8"
         if self.stored is None:
-            return (Call(kernel=kernel, structure="conv", fields=fields, arrays=arrays),)
+            call = Call(kernel=kernel, structure="conv", fields=fields, arrays=arrays)
+            return (self._in_blocks(replace(call, kernel="conv_s8", kernels={"kernel": kernel}), "") if self.narrow else call,)
         inner = {f"conv.{key}": array for key, array in arrays.items() if key != "weights"}
         of_filters = {"filter": self.weights[0].size, "tile": self.stored.tile, **self.stored.fields}
-        return (Call(kernel=self.stored.kernel, structure=self.stored.kernel.removesuffix("_s8"), scratch=True, kernels={"kernel": kernel},
-                     fields={f"conv.{key}": value for key, value in fields.items()} | of_filters, arrays=inner | dict(self.stored.arrays)),)
+        name = self.stored.kernel.removesuffix("_s8")
+        call = Call(kernel=self.stored.kernel, structure=name, scratch=True, kernels={"kernel": kernel},
+                    fields={f"conv.{key}": value for key, value in fields.items()} | of_filters, arrays=inner | dict(self.stored.arrays))
+        return (self._in_blocks(call, f"{name}.") if self.narrow else call,)
+
+    def _in_blocks(self, call: Call, prefix: str) -> Call:
+        """The call over sub-byte codes, whose member for the kernel of int8 is called `PREFIXkernel`."""
+        fields = sub_byte.members("blocks.in", self.inputs[0]) | sub_byte.members("blocks.out", self.output)
+        count, (before, _) = self._block()
+        found = sub_byte.inside(call, fields | {"blocks.columns": count, "blocks.behind": before}, "conv_blocks")
+        return replace(found, kernels={f"{prefix}kernel": call.kernels["kernel"]}, scratch=True)
+
+    def _block(self) -> tuple[int, tuple[int, int]]:
+        """Pixels of a row at a time, and the bytes of scratch memory that they take."""
+        channels = self.weights.shape[0]
+        count = min(sub_byte.columns(self.window, self.image, channels), self.window.size(*self.image[:2])[1])
+        return count, sub_byte.sizes(self.window, self.image, channels, count)
+
+    def on(self, buffers: Mapping[Buffer, Buffer]) -> Self:
+        """The same step, with scratch memory for its blocks behind that for its weights where a buffer is narrow now."""
+        step = super().on(buffers)
+        if not step.narrow or self.narrow:
+            return step
+        before = 0 if step.scratch is None else -(-step.scratch.size // 4) * 4
+        scratch = Buffer(name=f"{step.output.name}.blocks", shape=(before + sum(step._block()[1]),), scale=1.0, zero=0)
+        return replace(step, scratch=scratch)
+
+    def undivided(self) -> Self:
+        """The same step with all of its stored weights decoded at once."""
+        assert self.stored is not None
+        assert self.scratch is not None
+        sizes = [-(-count * self.weights[0].size // 4) * 4 for count in (self.stored.tile, self.weights.shape[0])]
+        scratch = replace(self.scratch, shape=(self.scratch.size + sizes[1] - sizes[0],))
+        return replace(self, stored=replace(self.stored, tile=self.weights.shape[0]), scratch=scratch)
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """What its activation leaves."""
+        del spans
+        return self.low, self.high
 
     def lag(self, index: int) -> int | None:
-        """Pixel after pixel; with stored weights some filters of all pixels after the others, so that the image stays whole."""
+        """Pixel after pixel, or block after block; with stored weights some filters of all pixels after the others: the image stays whole.
+
+        Where all filters are decoded at once, the order is that of pixels again.
+        """
         del index
-        return self.window.lag(self.image, self.weights.shape[0]) if self.stored is None else None
+        if self.stored is not None and self.stored.tile < self.weights.shape[0]:
+            return None
+        if self.narrow:
+            return sub_byte.block_lag(self.window, self.image, self.inputs[0], self.output)
+        return self.window.lag(self.image, self.weights.shape[0])
 
     @property
     def grain(self) -> int:
-        """A pixel of the output."""
-        return int(self.weights.shape[0])
+        """A pixel of the output; blocks are read as a whole."""
+        return 0 if self.narrow else int(self.weights.shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,7 +168,7 @@ class TransposedConvolution(Operator):
     bias: Array
     factors: Array
     image: tuple[int, int, int]
-    window: Window = Window()
+    window: Window = PIXEL
     low: int = LOW
     high: int = HIGH
 
@@ -199,6 +197,11 @@ class TransposedConvolution(Operator):
                 total[np.ix_(i[inside_i], j[inside_j])] += part[np.ix_(inside_i, inside_j)]
         codes = rounding(total + self.bias, *multipliers_of(self.factors)) + self.output.zero
         return clip(codes, self.low, self.high).reshape(self.output.shape)
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """What its activation leaves."""
+        del spans
+        return self.low, self.high
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_transposed_conv_s8`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.deploy.c.arithmetic import Rounding, multiplier_of
+from lilliput.deploy.c.operators import sub_byte
 from lilliput.deploy.c.operators.base import HIGH, LOW, Buffer, Call, Operator, clip
 
 Array = NDArray[Any]
@@ -19,6 +20,8 @@ _LEFT = 20
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table(Operator):
     """`out = table[x + 128]`: any function of one code; `table` is int8 `(256,)`."""
+
+    sub_byte: ClassVar[bool] = True
 
     table: Array
 
@@ -30,17 +33,24 @@ class Table(Operator):
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_table_s8`."""
-        return (Call(kernel="table_s8", structure="table", fields={"count": self.output.size}, arrays={"table": self.table.astype(np.int8)}),)
+        call = Call(kernel="table_s8", structure="table", fields={"count": self.output.size}, arrays={"table": self.table.astype(np.int8)})
+        return (sub_byte.wrapped(call, self, "table_s8"),)
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """Of what the table holds for the input's codes."""
+        found = self.table[spans[0][0] + 128: spans[0][1] + 129]
+        return int(found.min()), int(found.max())
 
     def lag(self, index: int) -> int | None:
         """In place."""
-        del index
-        return 0
+        return sub_byte.run_lag(self.inputs[index], self.output, self.output.size) if self.narrow else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Binary(Operator):
     """An operator of two tensors; the second may be one element, or one value for each channel, repeated along the first."""
+
+    sub_byte: ClassVar[bool] = True
 
     low: int = LOW
     high: int = HIGH
@@ -53,9 +63,16 @@ class Binary(Operator):
         a, b = (np.asarray(x, np.int64).reshape(-1) - buffer.zero for x, buffer in zip(arrays, self.inputs, strict=True))
         return a, np.tile(b, a.size // b.size)
 
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """What its activation leaves."""
+        del spans
+        return self.low, self.high
+
     def lag(self, index: int) -> int | None:
         """In place, where the element read is the element written."""
-        return 0 if self.inputs[index].size == self.output.size else None
+        if self.inputs[index].size != self.output.size:
+            return None
+        return sub_byte.run_lag(self.inputs[index], self.output, self.inputs[1].size) if self.narrow else 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +102,7 @@ class Add(Binary):
         names = ("a", "b", "out")
         fields = {f"multiplier_{n}": m for n, (m, _) in zip(names, self._factors(), strict=True)}
         fields |= {f"shift_{n}": s for n, (_, s) in zip(names, self._factors(), strict=True)}
-        return (Call(kernel="add_s8", structure="add", fields={**self._fields(), **fields, "sign": self.sign}),)
+        return (sub_byte.wrapped(Call(kernel="add_s8", structure="add", fields={**self._fields(), **fields, "sign": self.sign}), self, "add_s8"),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +121,8 @@ class Multiply(Binary):
     def calls(self) -> tuple[Call, ...]:
         """`lp_multiply_s8`."""
         multiplier, shift = self._factor()
-        return (Call(kernel="multiply_s8", structure="multiply", fields={**self._fields(), "multiplier": multiplier, "shift": shift}),)
+        call = Call(kernel="multiply_s8", structure="multiply", fields={**self._fields(), "multiplier": multiplier, "shift": shift})
+        return (sub_byte.wrapped(call, self, "multiply_s8"),)
 
 
 def rescaling(source: Buffer, target: Buffer, rounding: Rounding) -> Array:

@@ -26,6 +26,7 @@ class InPlaceDepthwise(Convolution):
     """
 
     in_place: ClassVar[int | None] = 0
+    sub_byte: ClassVar[bool] = False
 
     @staticmethod
     def fits(step: Convolution) -> bool:
@@ -53,6 +54,8 @@ class InPlaceDepthwise(Convolution):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InPlacePointwise(Convolution):
     """A 1 x 1 convolution that puts two pixels together in scratch memory, so that its output may begin where its input does."""
+
+    sub_byte: ClassVar[bool] = False
 
     @staticmethod
     def fits(step: Convolution) -> bool:

@@ -49,6 +49,11 @@ class MatMul(Operator):
         sums = np.matmul(a - self.inputs[0].zero, b - self.inputs[1].zero).astype(np.int64).transpose(1, 0, 2)
         return clip(rounding(sums, *self._factor()) + self.output.zero, self.low, self.high).reshape(self.output.shape)
 
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """What its activation leaves."""
+        del spans
+        return self.low, self.high
+
     def calls(self) -> tuple[Call, ...]:
         """`lp_matmul_s8`."""
         multiplier, shift = self._factor()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.deploy.c.arithmetic import Rounding
-from lilliput.deploy.c.operators.base import Call, Operator
+from lilliput.deploy.c.operators import sub_byte
+from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator
 
 Array = NDArray[Any]
 RANK = 5
@@ -55,6 +57,8 @@ class Copy:
 class Move(Operator):
     """Copies one after the other, over `fill` where that is given."""
 
+    sub_byte: ClassVar[bool] = True
+
     copies: tuple[Copy, ...]
     fill: int | None = None
 
@@ -70,8 +74,8 @@ class Move(Operator):
 
     def calls(self) -> tuple[Call, ...]:
         """`lp_fill_s8` and a `lp_copy_s8` or `lp_copy_table_s8` for each copy, which take all inputs."""
-        found = [] if self.fill is None else [Call(kernel="fill_s8", structure="fill", fields={"value": self.fill, "count": self.output.size},
-                                              reads=())]
+        found = [] if self.fill is None else [Call(kernel="fill_s8", structure="fill", reads=(),
+                                              fields={"value": int(self.output.pack(np.full(self.output.size, self.fill))[0]), "count": self.output.bytes})]
         for copy in (c.merged() for c in self.copies):
             missing = RANK - len(copy.shape)
             assert missing >= 0, "the lowering keeps copies within the rank of the kernel"
@@ -79,16 +83,33 @@ class Move(Operator):
             for k, (size, a, b) in enumerate([(1, 0, 0)] * missing + list(zip(copy.shape, copy.strides_in, copy.strides_out, strict=True))):
                 fields |= {f"size[{k}]": size, f"stride_in[{k}]": a, f"stride_out[{k}]": b}
             arrays = {} if copy.table is None else {"table": copy.table.astype(np.int8)}
-            found.append(Call(kernel="copy_s8" if copy.table is None else "copy_table_s8", structure="copy", fields=fields, arrays=arrays,
-                              reads=(copy.source,)))
+            source = self.inputs[copy.source]
+            if source.bits < 8 or self.output.bits < 8:
+                how = sub_byte.members("in", source) | sub_byte.members("out", self.output)
+                found.append(sub_byte.inside(Call(kernel="copy_s8", structure="copy", fields=fields, arrays=arrays, reads=(copy.source,)), how))
+            else:
+                found.append(Call(kernel="copy_s8" if copy.table is None else "copy_table_s8", structure="copy", fields=fields, arrays=arrays,
+                                  reads=(copy.source,)))
         return tuple(found)
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """Of all that is copied, and the fill."""
+        found = [] if self.fill is None else [(self.fill, self.fill)]
+        if self.fill is None and sum(prod(copy.shape) for copy in self.copies) < self.output.size:
+            return LOW, HIGH
+        for copy in self.copies:
+            low, high = spans[copy.source]
+            moved = np.arange(low, high + 1) if copy.table is None else copy.table[low + 128: high + 129]
+            found.append((int(moved.min()), int(moved.max())))
+        return min(low for low, _ in found), max(high for _, high in found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Place(Move):
-    """The first input with parts of it replaced by copies from the others, where it lies."""
+    """The first input with parts of it replaced by copies from the others, where it lies; of as many bits as that."""
 
     in_place: ClassVar[int | None] = 0
+    sub_byte: ClassVar[bool] = False
 
     def run(self, arrays: Sequence[Array], rounding: Rounding) -> Array:
         """See `Operator`."""

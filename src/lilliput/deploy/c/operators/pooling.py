@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.deploy.c.arithmetic import Rounding, divide, multiplier_of, multipliers_of
+from lilliput.deploy.c.operators import sub_byte
 from lilliput.deploy.c.operators.base import HIGH, LOW, Call, Operator, clip
-from lilliput.deploy.c.operators.convolution import Window
+from lilliput.deploy.c.operators.window import Window
 
 Array = NDArray[Any]
 
@@ -19,6 +20,8 @@ Array = NDArray[Any]
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool(Operator):
     """A window over an image `(H, W, C)`, every channel by itself."""
+
+    sub_byte: ClassVar[bool] = True
 
     image: tuple[int, int, int]
     window: Window
@@ -33,12 +36,19 @@ class Pool(Operator):
     def lag(self, index: int) -> int | None:
         """Pixel after pixel."""
         del index
+        if self.narrow:
+            return sub_byte.pixel_lag(self.window, self.image, self.inputs[0], self.output)
         return self.window.lag(self.image, self.image[2])
 
     @property
     def grain(self) -> int:
-        """A pixel."""
-        return self.image[2]
+        """A pixel; of sub-byte codes one is computed at a time."""
+        return 0 if self.narrow else self.image[2]
+
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """What its activation leaves."""
+        del spans
+        return self.low, self.high
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,9 +61,14 @@ class MaxPool(Pool):
         codes = self.window.patches(arrays[0].reshape(self.image), LOW - 1).max((2, 3))
         return clip(codes, self.low, self.high).reshape(self.output.shape)
 
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """That of the input, within what its activation leaves; a window that lies outside of the image has the least code."""
+        low, high = (min(max(code, self.low), self.high) for code in spans[0])
+        return (low, high) if self.window.inside(*self.image[:2]) else (self.low, high)
+
     def calls(self) -> tuple[Call, ...]:
         """`lp_max_pool_s8`."""
-        return (Call(kernel="max_pool_s8", structure="pool", fields=self._fields()),)
+        return (sub_byte.wrapped(Call(kernel="max_pool_s8", structure="pool", fields=self._fields()), self),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,11 +110,16 @@ class AveragePool(Pool):
         found = rounding(sums, multipliers[inside - 1], shifts[inside - 1]) + self.output.zero
         return clip(found, self.low, self.high).reshape(self.output.shape)
 
+    def span(self, spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """On equal grids that of the input, within what its activation leaves."""
+        low, high = spans[0] if self._same else (LOW, HIGH)
+        return min(max(low, self.low), self.high), min(max(high, self.low), self.high)
+
     def calls(self) -> tuple[Call, ...]:
         """`lp_average_pool_s8`, or `lp_mean_pool_s8` where the grids differ."""
         if self._same:
-            return (Call(kernel="average_pool_s8", structure="pool", fields=self._fields()),)
+            return (sub_byte.wrapped(Call(kernel="average_pool_s8", structure="pool", fields=self._fields()), self),)
         multipliers, shifts = self._multipliers()
         arrays = {"multipliers": multipliers, "shifts": shifts.astype(np.int8)}
-        return (Call(kernel="mean_pool_s8", structure="mean_pool", arrays=arrays,
-                     fields={f"pool.{name}": value for name, value in self._fields().items()}),)
+        return (sub_byte.wrapped(Call(kernel="mean_pool_s8", structure="mean_pool", arrays=arrays,
+                                      fields={f"pool.{name}": value for name, value in self._fields().items()}), self),)

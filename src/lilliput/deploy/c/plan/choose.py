@@ -104,8 +104,8 @@ def _macs(stage: Stage, down: list[dict[Buffer, Span]], across: list[dict[Buffer
 
 def _least(stage: Stage, heights: dict[Buffer, int], widths: dict[Buffer, int], sharing: Sharing) -> int:
     """Words that the largest patch takes at least, with input and output of the stage as a whole."""
-    sizes = {b: words(heights[b] * widths[b] * stage.images[b][2]) for b in heights if b is not stage.source}
-    whole = words(stage.source.size) + words(stage.output.size)
+    sizes = {b: words(b.held(heights[b] * widths[b] * stage.images[b][2])) for b in heights if b is not stage.source}
+    whole = words(stage.source.bytes) + words(stage.output.bytes)
     last = {buffer: i for i, step in enumerate(stage.useful) for buffer in step.inputs}
     live: dict[Buffer, int] = {}
     most = whole + sizes[stage.output]

@@ -60,10 +60,10 @@ class Demand:
         for buffers in alive:
             for x, y in permutations(buffers, 2):
                 if home[x] != home[y]:
-                    distance = lags.get((x, y), words(x.size))
+                    distance = lags.get((x, y), words(x.bytes))
                     apart[home[x]][home[y]] = max(apart[home[x]].get(home[y], 0), distance)
         groups = [tuple(members[i]) for i in range(len(members))]
-        return cls(program=program, items=tuple(groups), sizes=tuple(max(words(b.size) for b in group) for group in groups),
+        return cls(program=program, items=tuple(groups), sizes=tuple(max(words(b.bytes) for b in group) for group in groups),
                    spans=tuple((min(life[b][0] for b in group), max(life[b][1] for b in group)) for group in groups), apart=tuple(apart),
                    live=tuple(tuple(sorted({home[b] for b in buffers})) for buffers in alive), shared=tuple(shared) or (None,))
 

@@ -48,7 +48,7 @@ class Flow:
     @property
     def start(self) -> int:
         """Words of the inputs that are read."""
-        return sum(words(port.buffer.size) for port in self.program.inputs if self.readers[port.buffer] or port.buffer in self.kept)
+        return sum(words(port.buffer.bytes) for port in self.program.inputs if self.readers[port.buffer] or port.buffer in self.kept)
 
     def ready(self, done: int) -> Iterator[int]:
         """Steps that can be next."""
@@ -60,13 +60,13 @@ class Flow:
         dying = {b for b in self.program.steps[step].inputs if b in self.readers and b not in self.kept and not self.readers[b] & ~after}
         output = self.program.steps[step].output
         least = min(self._least(way, lags, live, dying) for way, lags in self.ways[step])
-        freed = sum(words(b.size) for b in dying) + (0 if self.readers[output] or output in self.kept else words(output.size))
-        return least, live + words(output.size) - freed
+        freed = sum(words(b.bytes) for b in dying) + (0 if self.readers[output] or output in self.kept else words(output.bytes))
+        return least, live + words(output.bytes) - freed
 
     @staticmethod
     def _least(way: Operator, lags: dict[Buffer, int], live: int, dying: set[Buffer]) -> int:
-        shared = [(words(b.size), words(lag)) for b, lag in lags.items() if b in dying]
+        shared = [(words(b.bytes), words(lag)) for b, lag in lags.items() if b in dying]
         if way.in_place is not None and way.inputs[way.in_place] in dying:
-            shared.append((words(way.inputs[way.in_place].size), 0))
-        scratch = words(way.scratch.size) if way.scratch is not None else 0
-        return load(live - sum(size for size, _ in shared) + scratch, words(way.output.size), shared)
+            shared.append((words(way.inputs[way.in_place].bytes), 0))
+        scratch = words(way.scratch.bytes) if way.scratch is not None else 0
+        return load(live - sum(size for size, _ in shared) + scratch, words(way.output.bytes), shared)

@@ -1,4 +1,4 @@
-"""Which convolutions leave their output where their input was: as few as the least arena takes."""
+"""Which convolutions leave their output where their input was, or follow it with all of their weights decoded: as few as the least arena takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ _TRIALS = 64
 
 def ways(step: Operator) -> Sequence[Operator]:
     """A step and the other ways to compute it."""
-    return (step, *(way.of(step) for way in _WAYS if isinstance(step, Convolution) and step.scratch is None and way.fits(step)))
+    if not isinstance(step, Convolution):
+        return (step,)
+    if step.stored is not None:
+        return (step, step.undivided()) if _saves(step) else (step,)
+    return (step, *(way.of(step) for way in _WAYS if step.scratch is None and way.fits(step)))
+
+
+def _saves(step: Convolution) -> bool:
+    """Whether decoding all weights at once takes less memory, since the output may follow the input then."""
+    other = step.undivided()
+    lag, image, output = other.lag(0), step.inputs[0].bytes, step.output.bytes
+    assert step.scratch is not None
+    assert other.scratch is not None
+    return lag is not None and step.lag(0) is None and max(image + lag, output) + other.scratch.bytes < image + output + step.scratch.bytes
 
 
 def replaced(program: Program, chosen: Collection[int]) -> Program:

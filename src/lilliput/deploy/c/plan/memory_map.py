@@ -26,15 +26,20 @@ def table(plan: Plan) -> str:
     lines += [f"{i:>5}  {bytes_:>10,}  {kind:<18}{'*' if bytes_ == peak else ' '} {step.layer}"
               for i, (bytes_, kind, step) in enumerate(zip(used, kinds, plan.program.steps, strict=True))]
     lines += ["", f"{'from':>10}  {'to':>10}  {'bytes':>10}  {'steps':>11}  buffer"]
-    lines += [f"{plan.offsets[b]:>10,}  {plan.offsets[b] + b.size:>10,}  {b.size:>10,}  {f'{first}-{last}':>11}  {b.name}"
+    lines += [f"{plan.offsets[b]:>10,}  {plan.offsets[b] + b.bytes:>10,}  {b.bytes:>10,}  {f'{first}-{last}':>11}  {_named(b)}"
               for b, (first, last) in sorted(life.items(), key=lambda item: (item[1], plan.offsets[item[0]]))]
     return "\n".join(lines) + "\n"
+
+
+def _named(buffer: Buffer) -> str:
+    """A buffer and its bits where they are fewer than eight."""
+    return buffer.name if buffer.bits == 8 else f"{buffer.name} ({buffer.bits} bits)"
 
 
 def _used(plan: Plan, life: dict[Buffer, tuple[int, int]], step: int) -> int:
     """Bytes under any buffer that lives at a step; shared ones count once."""
     total, end = 0, 0
-    for start, size in sorted((plan.offsets[b], b.size) for b, (first, last) in life.items() if first <= step <= last):
+    for start, size in sorted((plan.offsets[b], b.bytes) for b, (first, last) in life.items() if first <= step <= last):
         total += max(start + size - max(start, end), 0)
         end = max(end, start + size)
     return total
@@ -52,8 +57,9 @@ def picture(plan: Plan) -> str:
              f'aria-label="{plan.arena} bytes over {len(plan.program.steps)} steps" font-family="sans-serif" font-size="12" fill="#767b8c">']
     for buffer, (first, last) in life.items():
         x, width = _LEFT + first * across, (last - first + 1) * across
-        height, top = max(buffer.size * up, 0.5), floor - (plan.offsets[buffer] + buffer.size) * up
-        title = escape(f"{buffer.name}: {plan.offsets[buffer]:,} to {plan.offsets[buffer] + buffer.size:,}, {buffer.size:,} bytes, steps {first} to {last}")
+        height, top = max(buffer.bytes * up, 0.5), floor - (plan.offsets[buffer] + buffer.bytes) * up
+        place = f"{plan.offsets[buffer]:,} to {plan.offsets[buffer] + buffer.bytes:,}, {buffer.bytes:,} bytes"
+        title = escape(f"{_named(buffer)}: {place}, steps {first} to {last}")
         parts.append(f'<rect x="{x:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{_COLOURS[roles.get(buffer, "between")]}" '
                      f'fill-opacity="0.55" stroke="{_COLOURS[roles.get(buffer, "between")]}" stroke-width="0.6"><title>{title}</title></rect>')
     for share in (0, 0.25, 0.5, 0.75, 1):

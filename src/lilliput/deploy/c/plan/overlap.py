@@ -32,4 +32,4 @@ class Overlap:
             lag = None if index == step.in_place else step.lag(index)
             known = found.get(buffer, 0)
             found[buffer] = None if lag is None or known is None else max(lag + (self.pixels_at_once - 1) * step.grain, known)
-        return {buffer: lag for buffer, lag in found.items() if lag is not None and lag < step.output.size}
+        return {buffer: lag for buffer, lag in found.items() if lag is not None and lag < step.output.bytes}

@@ -31,14 +31,14 @@ def plan(program: Program, *, ram: int | None = None, overlap: bool = True, patc
     if seconds <= 0 or pixels_at_once < 1 or (ram is not None and ram < 0):
         raise PreconditionError("a plan takes seconds > 0, pixels_at_once >= 1 and ram >= 0")
     sharing, limit = (Overlap(pixels_at_once=pixels_at_once) if overlap else apart), Limit(seconds=seconds)
-    whole = _whole(program, sharing, limit, 0 if ram is None else ram // ALIGNMENT)
-    found = whole
-    if patches or (patches is None and ram is not None and whole.arena > ram):
+    entire = whole(program, sharing, limit, 0 if ram is None else ram // ALIGNMENT)
+    found = entire
+    if patches or (patches is None and ram is not None and entire.arena > ram):
         split = patched(program.reordered(_order(program, sharing, limit).steps), sharing, limit, ram)
         if split is None and patches:
             raise PreconditionError("no first stage of this program can be computed in patches: it takes windows, tables, sums and products over images "
                                     "from one input to one output; leave patches out")
-        if split is not None and (patches or split.arena < whole.arena):
+        if split is not None and (patches or split.arena < entire.arena):
             found = split
     if ram is not None and found.arena > ram:
         raise BudgetError(_excess(found, sharing, ram))
@@ -49,7 +49,7 @@ def _order(program: Program, sharing: Sharing, limit: Limit) -> Order:
     return best(Flow.of(program, sharing, as_is if sharing is apart else ways), limit.part(0.3))
 
 
-def _whole(program: Program, sharing: Sharing, limit: Limit, enough: int) -> Plan:
+def whole(program: Program, sharing: Sharing, limit: Limit, enough: int) -> Plan:
     """The plan without patches; convolutions run in place only if it takes more than `enough` words otherwise."""
     overlap = sharing is not apart
     order = _order(program, sharing, limit)

@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lilliput.deploy.c.operators import Buffer, Convolution, InPlacePointwise, Normalisation, Operator, Softmax, Table, Window
+from lilliput.deploy.c.operators import (
+    Buffer,
+    Convolution,
+    InPlacePointwise,
+    Normalisation,
+    Operator,
+    Softmax,
+    Table,
+    Window,
+    sub_byte,
+)
 from lilliput.deploy.c.operators.elementwise import Binary
 from lilliput.deploy.c.operators.pooling import Pool
 from lilliput.deploy.c.plan.lifetimes import ALIGNMENT, Plan
@@ -48,7 +58,7 @@ class _Replay:
         self.names = [buffer.name for buffer in self.numbers]
         for buffer in self.numbers:
             start = self.plan.offsets.get(buffer, -1)
-            if start < 0 or start + buffer.size > self.plan.arena or start % ALIGNMENT:
+            if start < 0 or start + buffer.bytes > self.plan.arena or start % ALIGNMENT:
                 self.found.append(f"{buffer.name} lies at {start}, outside of the arena or not aligned")
 
     def run(self, sample: Sequence[Array] | None) -> None:
@@ -66,17 +76,17 @@ class _Replay:
             self._owned(port.buffer, "the caller")
         if sample is not None:
             for port, want in zip(program.outputs, program(*sample), strict=True):
-                if (self.codes[self._place(port.buffer)] != want.reshape(-1)).any():
+                if (port.buffer.unpack(self.codes[self._place(port.buffer)]) != want).any():
                     self.found.append(f"output {port.name} differs from the program's")
 
     def _place(self, buffer: Buffer) -> slice:
         start = self.plan.offsets[buffer]
-        return slice(start, start + buffer.size)
+        return slice(start, start + buffer.bytes)
 
     def _write(self, buffer: Buffer, codes: Array | None) -> None:
         self.owner[self._place(buffer)] = self.numbers[buffer]
         if codes is not None:
-            self.codes[self._place(buffer)] = codes.reshape(-1)
+            self.codes[self._place(buffer)] = buffer.pack(codes)
 
     def _owned(self, buffer: Buffer, reader: str) -> None:
         other = self.owner[self._place(buffer)]
@@ -90,7 +100,7 @@ class _Replay:
         for buffer in inputs:
             self._owned(buffer, step.layer)
         if compute:
-            arrays = [(program.constants[b] if b in program.constants else self.codes[self._place(b)].reshape(b.shape)).astype(np.int64)
+            arrays = [(program.constants[b] if b in program.constants else b.unpack(self.codes[self._place(b)])).astype(np.int64)
                       for b in step.inputs]
         if step.scratch is not None:
             if any(self._overlap(step.scratch, b) for b in (*inputs, step.output)):
@@ -113,9 +123,9 @@ class _Replay:
     def _order(self, step: Operator, index: int) -> None:
         """An input under the output: each byte is written only when it has been read for the last time."""
         buffer = step.inputs[index]
-        written = np.arange(buffer.size) + self.plan.offsets[buffer] - self.plan.offsets[step.output]
+        written = np.arange(buffer.bytes) + self.plan.offsets[buffer] - self.plan.offsets[step.output]
         before = written_before(step, index, self.at_once)
-        late = (written >= 0) & (written < step.output.size) & (written < before)
+        late = (written >= 0) & (written < step.output.bytes) & (written < before)
         if late.any():
             self.found.append(f"{step.layer}: byte {int(late.argmax())} of {buffer.name} is overwritten before it is read")
 
@@ -123,6 +133,8 @@ class _Replay:
 def written_before(step: Operator, index: int, at_once: int = 1) -> Array:
     """For each byte of an input, how many bytes of the output may be written before it is read for the last time; int64."""
     size = step.inputs[index].size
+    if step.narrow:
+        return _written_before_narrow(step, index)
     if isinstance(step, InPlacePointwise):
         return np.arange(size) // step.image[2] * int(step.weights.shape[0])
     if isinstance(step, Convolution | Pool) and step.lag(index) is not None:
@@ -133,6 +145,26 @@ def written_before(step: Operator, index: int, at_once: int = 1) -> Array:
     if isinstance(step, Table | Softmax | Normalisation) or (isinstance(step, Binary) and size == step.output.size):
         return np.arange(size)
     return np.full(size, step.output.size)
+
+
+def _written_before_narrow(step: Operator, index: int) -> Array:
+    """The same for sub-byte kernels, four bytes of a buffer of fewer than 8 bits together."""
+    source, output = step.inputs[index], step.output
+    if isinstance(step, Convolution | Pool) and step.lag(index) is not None:
+        readers = _last_reader(step.window, step.image[:2])
+        depth = step.weights.shape[0] if isinstance(step, Convolution) else step.image[2]
+        if isinstance(step, Convolution):
+            readers = sub_byte.block_starts(step.window, step.image, depth)[np.maximum(readers - 1, 0)]
+        elements = np.repeat(readers * depth, step.image[2])
+    elif isinstance(step, Table) or (isinstance(step, Binary) and source.size == output.size):
+        ends = np.array([0, *sub_byte.runs(output.size, step.inputs[-1].size)])
+        elements = ends[np.searchsorted(ends, np.arange(source.size), side="right") - 1]
+    else:
+        return np.full(source.bytes, output.bytes)
+    found = np.array([output.held(n) for n in range(output.size + 1)])[elements]
+    per = 1 if source.bits == 8 else 32 // source.bits
+    padded = np.pad(found, (0, -found.size % per)).reshape(-1, per).max(1)
+    return padded if per == 1 else np.repeat(padded, 4)
 
 
 def _last_reader(window: Window, size: tuple[int, int]) -> Array:

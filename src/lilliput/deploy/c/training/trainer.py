@@ -89,6 +89,9 @@ class Trainer:
                                         f"train {sum(isinstance(s, Convolution) for s in tail)} at most")
             tail.insert(0, step)
             at = step.inputs[0]
+        if last.narrow or any(step.narrow for step in tail):
+            raise PreconditionError("training reads the codes of the last layers byte by byte, and some lie in fewer bits: generate the project with "
+                                    "Code(activations=Bytes())")
         dropped = {*tail, last, makers[program.outputs[0].buffer]}
         steps = tuple(step for step in program.steps if step not in dropped)
         if not steps:

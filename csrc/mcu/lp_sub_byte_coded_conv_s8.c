@@ -1,0 +1,14 @@
+/* Convolution with entropy-coded weights over sub-byte codes. */
+#include "lp_decode.h"
+
+void lp_sub_byte_coded_conv_s8(const lp_sub_byte_coded_conv *p, const int8_t *in, int8_t *out, int8_t *scratch)
+{
+    const lp_coded_conv *q = &p->coded_conv;
+    lp_stream stream = lp_open(q);
+    for (int32_t first = 0; first < q->conv.out_c; first += q->tile) {
+        const int32_t left = q->conv.out_c - first, filters = left < q->tile ? left : q->tile;
+        stream = lp_decode(q, stream, filters, scratch);
+        const lp_conv part = lp_filters(&q->conv, first, filters, scratch);
+        lp_conv_blocks(&p->blocks, &part, q->kernel, first, in, out, scratch + lp_tile(q->tile, q->filter));
+    }
+}
