@@ -5,7 +5,7 @@ import pytest
 import torch
 from benchmarks.masked import masked_output
 
-from lilliput import methods, prune
+from lilliput import methods, prune, zoo
 from lilliput.core import Budget, BudgetError, PreconditionError
 from lilliput.graph import Coupling, profile, trace
 from lilliput.prune.units import Channels, Element
@@ -15,6 +15,11 @@ ROWS = [row.id for row in methods.rows() if row.works and row.family == "prune"]
 QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
 TRAINS = {"prune.network_slimming": {"train": QUICK, "fine_tune": QUICK}, "prune.sfp": {"fine_tune": QUICK},
           "prune.magnitude_gradual": {"fine_tune": QUICK}}
+
+
+# Before any training: these are for networks as they are created.
+AT_START = ("prune.snip", "prune.grasp", "prune.force")
+WHOLE = Fit(epochs=4, batch_size=64, optimizer=SGD(lr=0.05))
 
 
 def build(name, budget, **options):
@@ -57,7 +62,9 @@ def test_small_dense_network_equals_the_masked_one(name, trained, digits):
 
 @pytest.mark.parametrize("name", [n for n in ROWS if not structured(n)])
 def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
-    result = build(name, Budget(params=0.3), fine_tune=QUICK)(trained, digits)
+    begins = name in AT_START
+    network = trace(zoo.create("resnet8", num_classes=10, in_chans=1, seed=0), digits.example()) if begins else trained
+    result = build(name, Budget(params=0.3), fine_tune=WHOLE if begins else QUICK)(network, digits)
     sparsity = {row["layer"]: row["sparsity"] for row in result.report.entries[0].layers}
     for layer, share in sparsity.items():
         weight = result.model.tensor(f"{layer}.weight")

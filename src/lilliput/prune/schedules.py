@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lilliput.core.errors import RecipeError
+
 Curve = Callable[[float], float]
 
 
@@ -46,4 +48,23 @@ class Soft:
     """Zero what is pruned after every epoch and let it grow back (He 2018, `he2018sfp`); it goes for good at the end."""
 
 
-Schedule = OneShot | Gradual | Soft
+@dataclass(frozen=True, kw_only=True)
+class Progressive:
+    """In `rounds` before any training, the share that is kept falling by the same factor each time; nothing is trained in between.
+
+    Statistics of each round are of the network as it is masked by then, scores are of all weights: what went may come back (FORCE of de Jorge
+    2021, `dejorge2021force`).
+    """
+
+    rounds: int = 20
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise RecipeError(f"there is at least one round, not {self.rounds}")
+
+    def amounts(self, last: float) -> list[float]:
+        """The sparsity of every round but the last one, whose is `last`: `1 - (1 - last)^(t / rounds)`."""
+        return [1 - (1 - last) ** (t / self.rounds) for t in range(1, self.rounds)]
+
+
+Schedule = OneShot | Gradual | Soft | Progressive

@@ -53,7 +53,7 @@ def gather(traced: Traced, data: Any, needs: Set[Statistic], *, seed: int = 0) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Batches:
+class Batches:
     """Statistics of the task's loss `L_b` on `batches` batches of the training split, the network in evaluation."""
 
     on_data: ClassVar[bool] = True
@@ -61,11 +61,15 @@ class _Batches:
     batches: int = 8
     batch_size: int = 64
 
+    def drawn(self, data: Any, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches."""
+        yield from islice(data.train.batches(self.batch_size, seed=seed), self.batches)
+
     def losses(self, traced: Traced, data: Any, seed: int, temperature: float = 1.0) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """The loss of each batch, with its graph, outputs divided by `temperature`, and the parameters of a copy of the network."""
         model, loss = copy.deepcopy(traced).eval(), loss_of(data)
         parameters = {name: p.requires_grad_() for name, p in model.named_parameters()}
-        for inputs, targets in islice(data.train.batches(self.batch_size, seed=seed), self.batches):
+        for inputs, targets in self.drawn(data, seed):
             with torch.enable_grad():
                 value = loss(model(inputs) / temperature, targets)
             yield value, parameters
@@ -95,7 +99,7 @@ def _mean(rows: Iterator[dict[str, Tensor]]) -> Tensors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquaredProduct(_Batches):
+class SquaredProduct(Batches):
     """`E_b[(w dL_b/dw)^2]`. (molchanov2019importance)"""
 
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
@@ -105,7 +109,7 @@ class SquaredProduct(_Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gradient(_Batches):
+class Gradient(Batches):
     """`E_b[dL_b/dw]`."""
 
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
@@ -114,7 +118,7 @@ class Gradient(_Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HessianDiagonal(_Batches):
+class HessianDiagonal(Batches):
     """`diag(H)` of the mean loss, by `E v (H v)` over random signs `v`, `probes` to each batch."""
 
     probes: int = 4
@@ -134,7 +138,7 @@ class HessianDiagonal(_Batches):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HessianGradient(_Batches):
+class HessianGradient(Batches):
     """`H g` of the loss whose outputs are divided by `temperature`, `g` its gradient on all batches. (wang2020grasp)"""
 
     temperature: float = 200.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from lilliput.graph.coupling import Keep
 from lilliput.prune.allocation import Allocation, uniform
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.fitting import Measure, Target, meet
-from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks
-from lilliput.prune.schedules import OneShot, Schedule
+from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks, apply_masks_
+from lilliput.prune.schedules import OneShot, Progressive, Schedule
 from lilliput.prune.sensitivity import sensitivity
 from lilliput.prune.statistics import gather
 from lilliput.prune.units import Channels, Element, Plan
@@ -70,6 +71,12 @@ class Prune:
         stats = gather(traced, data, self.criterion.needs)
         scores = plan.scores(self.criterion, stats, traced)
         amount, keep = meet(plan, scores, self.allocation, target, traced)
+        if isinstance(self.schedule, Progressive):
+            for sparsity in self.schedule.amounts(amount):
+                masked = copy.deepcopy(traced)
+                apply_masks_(masked, plan.masks(plan.keep(scores, self.allocation(scores, sparsity))))
+                scores = plan.scores(self.criterion, gather(masked, data, self.criterion.needs), traced)
+            amount, keep = meet(plan, scores, self.allocation, target, traced)
         small, keep = self._carried_out(plan, target, traced, amount, keep, data)
         rises = None if data is None else sensitivity(plan, keep, traced, data)
         entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep, rises)), promised=dict(target.limits),
@@ -83,7 +90,7 @@ class Prune:
         traced = trace(model, data.example()) if not isinstance(model, Traced) else model
         if any(n.op == "call_module" or "lilliput" in str(n.target) for n in traced.graph.nodes):
             raise PreconditionError("this network is quantized; prune first, then quantize")
-        if not isinstance(self.schedule, OneShot) and self.recover is None:
+        if not isinstance(self.schedule, OneShot | Progressive) and self.recover is None:
             raise PreconditionError(f"{type(self.schedule).__name__} pruning happens while training: pass fine_tune=Fit(...)")
         return traced
 
@@ -95,7 +102,7 @@ class Prune:
 
     def _carried_out(self, plan: Plan, target: Target, traced: Traced, amount: float, keep: list[Keep],
                      data: Any) -> tuple[Traced, list[Keep]]:
-        if isinstance(self.schedule, OneShot) or self.recover is None:
+        if isinstance(self.schedule, OneShot | Progressive) or self.recover is None:
             small = plan.apply(keep, traced)
             if self.recover is None:
                 return self._recalibrated(small, data), keep

@@ -13,11 +13,9 @@ from lilliput.prune.step import FineTune, Prune, Slim
 from lilliput.prune.units import Channels, Element
 from lilliput.train import Fit
 
-__all__ = ["dependency_groups", "fpgm", "l1_norm", "magnitude_global", "magnitude_gradual", "network_slimming", "random", "sfp",
-           "taylor"]
 
-
-def _recover(fine_tune: Fit | None) -> FineTune | None:
+def recovery(fine_tune: Fit | None) -> FineTune | None:
+    """Training, where some is given."""
     return None if fine_tune is None else FineTune(fit=fine_tune)
 
 
@@ -27,14 +25,14 @@ def l1_norm(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Ch
 
     The LASSO channel selection of He 2017 is not part of it: that is a recovery, which this recipe does not choose.
     """
-    return Prune(method="prune.l1_norm", budget=budget, criterion=Magnitude(1.0), unit=unit, recover=_recover(fine_tune),
+    return Prune(method="prune.l1_norm", budget=budget, criterion=Magnitude(1.0), unit=unit, recover=recovery(fine_tune),
                  measure=measure, checkpoint=checkpoint)
 
 
 def fpgm(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Channels(), measure: Measure | None = None,
          checkpoint: Path | None = None) -> Prune:
     """Filters nearest the geometric median of their layer go (He 2019, `he2019fpgm`)."""
-    return Prune(method="prune.fpgm", budget=budget, criterion=GeometricMedian(), unit=unit, recover=_recover(fine_tune),
+    return Prune(method="prune.fpgm", budget=budget, criterion=GeometricMedian(), unit=unit, recover=recovery(fine_tune),
                  measure=measure, checkpoint=checkpoint)
 
 
@@ -42,21 +40,21 @@ def taylor(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Cha
            measure: Measure | None = None, checkpoint: Path | None = None) -> Prune:
     """Filters with the least `E[(g w)^2]` of the whole network go (Molchanov 2019, `molchanov2019importance`)."""
     return Prune(method="prune.taylor", budget=budget, criterion=Taylor(), unit=unit, allocation=global_threshold,
-                 recover=_recover(fine_tune), measure=measure, checkpoint=checkpoint)
+                 recover=recovery(fine_tune), measure=measure, checkpoint=checkpoint)
 
 
 def dependency_groups(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Channels(),
                       measure: Measure | None = None, checkpoint: Path | None = None) -> Prune:
     """Coupled channels with the smallest norm over every tensor they touch go (Fang 2023, `fang2023depgraph`)."""
     return Prune(method="prune.dependency_groups", budget=budget, criterion=GroupMagnitude(), unit=unit, allocation=uniform,
-                 recover=_recover(fine_tune), measure=measure, checkpoint=checkpoint)
+                 recover=recovery(fine_tune), measure=measure, checkpoint=checkpoint)
 
 
 def network_slimming(budget: Budget, *, train: Fit = Fit(), strength: float = 1e-4, fine_tune: Fit | None = None,
                      measure: Measure | None = None, checkpoint: Path | None = None) -> Prune:
     """Train with an L1 penalty on batch-norm scales, then the smallest scales go globally (Liu 2017, `liu2017slimming`)."""
     return Prune(method="prune.network_slimming", budget=budget, criterion=NormScale(), unit=Channels(per_layer=False),
-                 allocation=global_threshold, prepare=Slim(fit=train, strength=strength), recover=_recover(fine_tune),
+                 allocation=global_threshold, prepare=Slim(fit=train, strength=strength), recover=recovery(fine_tune),
                  measure=measure, checkpoint=checkpoint)
 
 
@@ -64,25 +62,25 @@ def sfp(budget: Budget, *, fine_tune: Fit = Fit(), unit: Channels = Channels(), 
         checkpoint: Path | None = None) -> Prune:
     """Filters with the smallest L2 norm are zeroed after each epoch, may grow back, and go at the end (He 2018, `he2018sfp`)."""
     return Prune(method="prune.sfp", budget=budget, criterion=Magnitude(2.0), unit=unit, schedule=Soft(),
-                 recover=_recover(fine_tune), measure=measure, checkpoint=checkpoint)
+                 recover=recovery(fine_tune), measure=measure, checkpoint=checkpoint)
 
 
 def magnitude_global(budget: Budget, *, fine_tune: Fit | None = None, schedule: OneShot | Gradual = OneShot(),
                      unit: Element = Element(), checkpoint: Path | None = None) -> Prune:
     """The smallest weights of the whole network go, in one shot or gradually (Gupta 2022, `gupta2022globalmp`)."""
     return Prune(method="prune.magnitude_global", budget=budget, criterion=Magnitude(1.0), unit=unit, schedule=schedule,
-                 allocation=global_threshold, recover=_recover(fine_tune), checkpoint=checkpoint)
+                 allocation=global_threshold, recover=recovery(fine_tune), checkpoint=checkpoint)
 
 
 def magnitude_gradual(budget: Budget, *, fine_tune: Fit = Fit(), schedule: Gradual = Gradual(), unit: Element = Element(),
                       checkpoint: Path | None = None) -> Prune:
     """The smallest weights of every layer go while training, along a cubic schedule (Zhu 2018, `zhu2018prune`)."""
     return Prune(method="prune.magnitude_gradual", budget=budget, criterion=Magnitude(1.0), unit=unit, schedule=schedule,
-                 recover=_recover(fine_tune), checkpoint=checkpoint)
+                 recover=recovery(fine_tune), checkpoint=checkpoint)
 
 
 def random(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Channels(), measure: Measure | None = None,
            checkpoint: Path | None = None) -> Prune:
     """Channels drawn at random go: the baseline that every method must beat."""
-    return Prune(method="prune.random", budget=budget, criterion=Random(), unit=unit, recover=_recover(fine_tune),
+    return Prune(method="prune.random", budget=budget, criterion=Random(), unit=unit, recover=recovery(fine_tune),
                  measure=measure, checkpoint=checkpoint)
