@@ -269,6 +269,9 @@ def deploy(
         if given not in known:
             raise LilliputError(f"--{option} is {' or '.join([', '.join([*known][:-1]), [*known][-1]])}, not {given!r}")
     limits = c.Limits(ram=_bytes(ram), flash=_bytes(flash))
+    if beside_tflm:
+        typer.echo("counting instructions of both under valgrind, about half a minute", err=True)
+    beside = [asdict(costs) for costs in c.beside_micro(model)] if beside_tflm else []
     code = c.Code(name=name, rounding=roundings[rounding], storage=storages[weights], activations=arenas[activations])
     project = c.to_c(model, out, target=target, limits=limits, code=code)
     trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
@@ -282,7 +285,6 @@ def deploy(
         figures["sub_byte"] = f"{len(narrow)} values in {' and '.join(map(str, sorted({buffer.bits for buffer in narrow})))} bits"
     if trial:
         figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
-    beside = [asdict(costs) for costs in c.beside_micro(model)] if beside_tflm else []
     if as_json:
         typer.echo(json.dumps({"folder": str(project.folder), "files": project.files, **figures, "steps": project.rows(), "beside": beside}))
     else:

@@ -10,9 +10,9 @@ import torch
 from lilliput import methods
 from lilliput.core.cosine import cosine
 from lilliput.deploy import Session, export
+from lilliput.graph.walk import Walk
 from lilliput.quantize import Integer, Quantizer, minmax
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.rounding.walk import Walk
 from lilliput.quantize.sharing import Residual, Subvectors
 from lilliput.train import SGD, AdamW, Fit, evaluate
 

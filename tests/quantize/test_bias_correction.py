@@ -8,12 +8,12 @@ from quantize_nets import NETS, arrays
 from torch import nn
 
 from lilliput.graph.trace import trace
+from lilliput.graph.walk import Walk
 from lilliput.quantize import BiasQuantizer, Scheme, Static, Uniform
 from lilliput.quantize.operators import LAYERS, layer_name
 from lilliput.quantize.prepare import lowered
 from lilliput.quantize.rewriting.statistics import Moments, channel_moments, clamp_ends, clipped
 from lilliput.quantize.rounding.bias import BiasCorrection, ExpectedBiasCorrection
-from lilliput.quantize.rounding.walk import Walk
 
 
 def _step(roundings, weights=3):

@@ -6,10 +6,10 @@ from quantize_nets import NETS, arrays
 
 from lilliput.core.errors import RecipeError
 from lilliput.graph import trace
+from lilliput.graph.walk import Walk
 from lilliput.quantize import Percentile, Quantizer, Scheme, Static, Uniform, apq_vit
 from lilliput.quantize.prepare import lowered
 from lilliput.quantize.rounding.blockwise import BlockwiseCalibration, eliminated, preserve_softmaxes_
-from lilliput.quantize.rounding.walk import Walk
 from lilliput.zoo import create
 
 

@@ -8,10 +8,10 @@ from quantize_nets import NETS, arrays
 from torch import nn
 
 from lilliput.core.errors import RecipeError
+from lilliput.graph.products import as_rows
+from lilliput.graph.weights import weight_of
 from lilliput.quantize import dfq
-from lilliput.quantize.layers import weight_of
 from lilliput.quantize.prepare import lowered
-from lilliput.quantize.products import as_rows
 from lilliput.quantize.rewriting.equalize import AbsorbBias, Equalize, _by_input, pairs
 from lilliput.quantize.rewriting.statistics import normal
 from lilliput.zoo import create

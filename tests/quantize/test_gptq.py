@@ -9,12 +9,12 @@ from quantize_nets import NETS, arrays
 from torch import nn
 
 from lilliput.core.errors import RecipeError
+from lilliput.graph.moments import Moments
 from lilliput.graph.trace import trace
 from lilliput.quantize import PowerOfTwo, Scheme, Static, Uniform, gptq
 from lilliput.quantize.calibrate import constant_names
 from lilliput.quantize.operators import LAYERS
 from lilliput.quantize.rounding.gptq import GPTQ
-from lilliput.quantize.rounding.hessian import Moments
 from lilliput.zoo import create
 
 

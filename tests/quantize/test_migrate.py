@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lilliput.core.errors import DataError, RecipeError
+from lilliput.graph.walk import Walk
 from lilliput.quantize import minmax, smoothquant
 from lilliput.quantize.prepare import lowered
 from lilliput.quantize.rewriting.migrate import Migrate
 from lilliput.quantize.rewriting.observe import largest
-from lilliput.quantize.rounding.walk import Walk
 
 
 class Gated(nn.Module):

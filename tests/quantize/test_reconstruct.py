@@ -8,6 +8,7 @@ from quantize_nets import NETS, arrays
 from torch import nn
 
 from lilliput.core.errors import PreconditionError, RecipeError
+from lilliput.graph.walk import Walk
 from lilliput.quantize import MSE, Integer, PowerOfTwo, Quantizer, Scheme, Static, Uniform, adaround, brecq
 from lilliput.quantize.calibrate import constant_names
 from lilliput.quantize.grids import Parameters
@@ -16,7 +17,6 @@ from lilliput.quantize.rounding.partition import blocks, layers
 from lilliput.quantize.rounding.problem import pose
 from lilliput.quantize.rounding.reconstruct import Descent, Reconstruct, learn_
 from lilliput.quantize.rounding.soft import LearnedScale, SoftRounding
-from lilliput.quantize.rounding.walk import Walk
 from lilliput.zoo import create
 
 FAST = Descent(iterations=120)

@@ -9,13 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from lilliput.core.errors import DataError
+from lilliput.graph.products import as_rows, groups_of, is_supported, patches
 from lilliput.graph.trace import trace
+from lilliput.graph.walk import Walk, needed, sample_bytes
 from lilliput.quantize import Scheme, prepare
+from lilliput.quantize.calibrate import calibration_batches
 from lilliput.quantize.operators import LAYERS
 from lilliput.quantize.prepare import lowered
-from lilliput.quantize.products import as_rows, groups_of, is_supported, patches
 from lilliput.quantize.rounding.partition import blocks, layers
-from lilliput.quantize.rounding.walk import Walk, calibration_batches, needed, sample_bytes
 from lilliput.zoo import create
 
 
@@ -105,7 +106,7 @@ def test_a_weight_that_two_layers_read_is_in_no_piece():
     data = arrays(4)
     quantized, _ = prepare(Tied().eval(), data, Scheme())
     assert [piece.name for piece in layers(lowered(Tied().eval(), data)[0])] == ["b"]
-    from lilliput.quantize.layers import has_own_weight
+    from lilliput.graph.weights import has_own_weight
 
     assert [has_own_weight(n) for n in quantized.graph.nodes if n.target in LAYERS] == [False, False, True]
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from lilliput.core.errors import DataError, PreconditionError
 
 _BATCH = 32
+# Bytes that what is kept of all samples may take: fewer samples are used where it would take more.
+ROOM = 2**30
 
 
 class Drawable(Protocol):
@@ -57,3 +59,16 @@ def sample_batches(split: Drawable, samples: int) -> Iterator[Tensor]:
     """The inputs of `labelled_batches`."""
     for inputs, _ in labelled_batches(split, samples):
         yield inputs
+
+
+def batches_within(split: Drawable, samples: int, each: float, *, room: int = ROOM) -> tuple[list[Tensor], list[str]]:
+    """The inputs of up to `samples` samples, as many as there is room for at `each` bytes to one, and notes.
+
+    Raises `DataError` without samples.
+    """
+    fitting = max(int(room / each), 1)
+    fits = f"{fitting} samples of {samples} were used, so that what is kept of them fits {room / 2**20:.0f} MiB"
+    batches = [inputs for inputs in sample_batches(split, min(samples, fitting)) if len(inputs)]
+    if not batches:
+        raise DataError("the training split has no samples to calibrate on: pass data with some")
+    return batches, [fits] if fitting < samples else []

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import DataError, PreconditionError
-from lilliput.data.drawing import sample_batches
+from lilliput.data.drawing import ROOM, batches_within, sample_batches
 from lilliput.graph.trace import Traced
+from lilliput.graph.walk import sample_bytes
 from lilliput.quantize.grids import Parameters
 from lilliput.quantize.quantizer import BiasQuantizer, Quantizer
 from lilliput.quantize.ranges import Ranges, channel_bounds
@@ -37,6 +38,16 @@ def check_calibrated(model: torch.nn.Module) -> None:
     for quantizer in quantizers(model):
         if not quantizer.calibrated:
             raise PreconditionError(f"{quantizer.layer} was never calibrated: run lilliput.quantize.calibrate_(model, data, ranges=...) first")
+
+
+def calibration_batches(reference: Traced, data: Any, samples: int, *, room: int = ROOM) -> tuple[list[Tensor], list[str]]:
+    """Up to `samples` inputs of `data.train` in batches, as many as two walks have room for, and notes.
+
+    Raises `DataError` without samples.
+    """
+    batches, notes = batches_within(data.train, samples, 2 * sample_bytes(reference), room=room)
+    device = next((p.device for p in reference.parameters()), torch.device("cpu"))
+    return [inputs.to(device) for inputs in batches], notes
 
 
 def calibrate_(traced: Traced, data: Any, *, ranges: Ranges, weight_ranges: Ranges, samples: int = 512) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.fold import TRANSPOSED
+from lilliput.graph.products import LAYERS
 from lilliput.graph.recurrent import RECURRENT_WEIGHTS, edge_of
 from lilliput.graph.tables import table_of
 
@@ -16,8 +17,6 @@ __all__ = ["CLAMPS", "LAYERS", "TRANSPOSED", "is_mutating", "is_norm", "is_trans
 
 aten = torch.ops.aten
 
-# Layers: an input, a weight and perhaps a bias, as their first three arguments.
-LAYERS = frozenset({*CONVOLUTIONS, *TRANSPOSED, aten.linear.default})
 # Operators that clamp, and are absorbed by the saturation of the quantizer after them.
 CLAMPS = frozenset({aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default})
 # Operators that pass some of their input's values on, or zeros, and so keep its grid.

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lilliput.graph.walk import Walk
 from lilliput.quantize.mixed.evaluator import batches_of
 from lilliput.quantize.mixed.sensitivity import Sensitivity, squared
 from lilliput.quantize.mixed.task import Array, Task
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.rounding.walk import Walk
 from lilliput.train.evaluate import device_of
 
 

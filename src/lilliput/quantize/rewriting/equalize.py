@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
+from lilliput.graph.products import as_rows, geometry
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import bias_name, has_own_weight, weight_name, weight_of
+from lilliput.graph.weights import bias_name, has_own_weight, weight_name, weight_of
 from lilliput.quantize.operators import LAYERS, TRANSPOSED, name_of
-from lilliput.quantize.products import as_rows, geometry
 from lilliput.quantize.rewriting.statistics import Moments, clamp_ends, normal, over_inputs, renormal
 
 aten = torch.ops.aten

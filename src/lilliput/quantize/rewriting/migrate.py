@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import bias_name, has_own_weight, parameter, weight_name, weight_of
+from lilliput.graph.weights import bias_name, has_own_weight, parameter, weight_name, weight_of
 from lilliput.quantize.operators import name_of
 from lilliput.quantize.rewriting.observe import largest
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from lilliput.core.errors import DataError
 from lilliput.data.drawing import sample_batches
 from lilliput.graph.trace import Traced
-from lilliput.quantize.rounding.walk import Walk
+from lilliput.graph.walk import Walk
 
 
 def largest(traced: Traced, wanted: Collection[fx.Node], data: Any, samples: int) -> dict[fx.Node, Tensor]:

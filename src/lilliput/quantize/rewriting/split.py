@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from lilliput.graph.fold import set_parameter_
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import has_own_weight, weight_name, weight_of
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
 from lilliput.quantize.operators import layer_name
 from lilliput.quantize.rewriting.observe import largest
 

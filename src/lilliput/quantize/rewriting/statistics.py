@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.graph.fold import foldable
+from lilliput.graph.products import as_rows, is_supported
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import bias_name, parameter, weight_of
+from lilliput.graph.weights import bias_name, parameter, weight_of
 from lilliput.quantize.lower import is_float
 from lilliput.quantize.operators import CLAMPS, LAYERS, name_of
-from lilliput.quantize.products import as_rows, is_supported
 
 aten = torch.ops.aten
 _META = "lilliput_norm"

@@ -1,5 +1,6 @@
 """Roundings: which of a grid's values each weight takes after calibration, where not the nearest; scales and biases too."""
 
+from lilliput.graph.walk import Walk
 from lilliput.quantize.rounding.admm import LayerwiseADMM
 from lilliput.quantize.rounding.bias import BiasCorrection, ExpectedBiasCorrection
 from lilliput.quantize.rounding.blockwise import BlockwiseCalibration
@@ -10,7 +11,6 @@ from lilliput.quantize.rounding.importance import Fisher
 from lilliput.quantize.rounding.partition import blocks, layers
 from lilliput.quantize.rounding.reconstruct import Descent, Reconstruct
 from lilliput.quantize.rounding.similarity import SimilaritySearch
-from lilliput.quantize.rounding.walk import Walk
 
 __all__ = ["GPTQ", "BiasCorrection", "BlockwiseCalibration", "ChannelBits", "Descent", "EmbeddingGroups",
            "ExpectedBiasCorrection", "Fisher", "LayerwiseADMM", "Reconstruct", "SimilaritySearch", "Walk", "blocks", "layers"]

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
+from lilliput.graph.moments import Moments
+from lilliput.graph.products import as_rows, is_supported
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import widen_
+from lilliput.graph.walk import Values, Walk, evaluate, needed
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
+from lilliput.quantize.calibrate import calibration_batches, widen_
 from lilliput.quantize.grids import SMALLEST_SCALE, Integer, Parameters
-from lilliput.quantize.layers import has_own_weight, weight_name, weight_of, weight_quantizer
+from lilliput.quantize.layers import weight_quantizer
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.products import as_rows, is_supported
 from lilliput.quantize.quantizer import Quantizer
-from lilliput.quantize.rounding.hessian import Moments
-from lilliput.quantize.rounding.walk import Values, Walk, calibration_batches, evaluate, needed
 from lilliput.train.progress import Bar
 
 

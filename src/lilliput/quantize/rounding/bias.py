@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.graph.fold import set_parameter_
+from lilliput.graph.products import groups_of
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import bias_name, has_own_weight, settle_biases_, weight_name, weight_of, weight_quantizer
+from lilliput.graph.walk import Walk, evaluate
+from lilliput.graph.weights import bias_name, has_own_weight, weight_name, weight_of
+from lilliput.quantize.calibrate import calibration_batches
+from lilliput.quantize.layers import settle_biases_, weight_quantizer
 from lilliput.quantize.operators import LAYERS, TRANSPOSED, layer_name
 from lilliput.quantize.place import quantize_bias_
-from lilliput.quantize.products import groups_of
 from lilliput.quantize.rewriting.statistics import channel_moments, over_inputs
-from lilliput.quantize.rounding.walk import Walk, calibration_batches, evaluate
 from lilliput.train.progress import Bar
 
 

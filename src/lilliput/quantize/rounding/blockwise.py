@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import widen_
+from lilliput.graph.walk import Walk
+from lilliput.quantize.calibrate import calibration_batches, widen_
 from lilliput.quantize.grids import Integer, Parameters
 from lilliput.quantize.layers import held_quantizer
 from lilliput.quantize.operators import is_transparent, name_of
@@ -21,7 +22,6 @@ from lilliput.quantize.rounding.partition import Partition, blocks
 from lilliput.quantize.rounding.problem import Problem, pose
 from lilliput.quantize.rounding.reconstruct import Importance
 from lilliput.quantize.rounding.search import factors, take_best_
-from lilliput.quantize.rounding.walk import Walk, calibration_batches
 from lilliput.train.progress import Bar
 
 

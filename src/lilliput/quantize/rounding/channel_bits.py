@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lilliput.graph.trace import Traced
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
 from lilliput.quantize.calibrate import widen_
 from lilliput.quantize.clipping import Analytic
 from lilliput.quantize.grids import Integer, Parameters
-from lilliput.quantize.layers import has_own_weight, weight_name, weight_of, weight_quantizer
+from lilliput.quantize.layers import weight_quantizer
 from lilliput.quantize.operators import LAYERS
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.ranges import Ranges, channel_bounds

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
+from lilliput.graph.columns import in_columns, inverse_factor
+from lilliput.graph.moments import Moments
+from lilliput.graph.products import as_rows, is_supported
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import has_own_weight, weight_name, weight_of, weight_quantizer
+from lilliput.graph.walk import Walk
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
+from lilliput.quantize.calibrate import calibration_batches
+from lilliput.quantize.layers import weight_quantizer
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.products import as_rows, is_supported
 from lilliput.quantize.quantizer import Quantizer
-from lilliput.quantize.rounding.hessian import Moments
-from lilliput.quantize.rounding.walk import Walk, calibration_batches
 from lilliput.train.progress import Bar
 
 Nearest = Callable[[Tensor], Tensor]
@@ -86,40 +89,17 @@ class GPTQ:
         order = diagonal.argsort(dim=1, descending=True) if self.by_activation else torch.arange(rows.shape[2]).expand(len(rows), -1)
         across = order[:, None, :].expand_as(rows)
         permuted = hessian.gather(1, order[:, :, None].expand_as(hessian)).gather(2, order[:, None, :].expand_as(hessian))
-        found = torch.empty_like(rows).scatter_(2, across, self._columns(rows.gather(2, across), self._factor(permuted), nearest))
+        factor = inverse_factor(permuted, self.damping)
+
+        def change(i: int, changed: Tensor) -> Tensor:
+            return nearest(changed[:, :, i])
+
+        found = torch.empty_like(rows).scatter_(2, across, in_columns(rows.gather(2, across), factor, change, self.block))
         plain = torch.stack([nearest(column) for column in rows.unbind(2)], 2)
         errors = [((values - rows) @ hessian * (values - rows)).sum(2) for values in (found, plain)]
         best = torch.where((errors[0] < errors[1])[:, :, None], found, plain)
         nothing = bool((errors[1] == 0).all())
         return best, 1.0 if nothing else float(torch.minimum(*errors).sum() / errors[1].sum())
-
-    def _factor(self, hessian: Tensor) -> Tensor:
-        """`U` with `U' U = (H + damping)^-1`; more damping where rounding errors still leave it singular."""
-        diagonal = hessian.diagonal(dim1=1, dim2=2)
-        damping = self.damping * diagonal.mean(1, keepdim=True)
-        # Inputs that are always zero have nothing to make up for: any curvature of their own will do.
-        damping = torch.where(diagonal > 0, damping, damping.clamp(min=1e-30) / self.damping)
-        while True:
-            lower, failed = torch.linalg.cholesky_ex(hessian + torch.diag_embed(damping))
-            if not bool(failed.any()):
-                inverse = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-                if not bool(inverse.info.any()):
-                    factor: Tensor = inverse.L
-                    return factor
-            damping = damping * 10
-
-    def _columns(self, rows: Tensor, factor: Tensor, nearest: Nearest) -> Tensor:
-        rows, out = rows.clone(), torch.empty_like(rows)
-        for start in range(0, rows.shape[2], self.block):
-            end = min(start + self.block, rows.shape[2])
-            errors = torch.zeros_like(rows[:, :, start:end])
-            for i in range(start, end):
-                out[:, :, i] = nearest(rows[:, :, i])
-                error = (rows[:, :, i] - out[:, :, i]) / factor[:, None, i, i]
-                rows[:, :, i + 1: end] -= error[:, :, None] * factor[:, None, i, i + 1: end]
-                errors[:, :, i - start] = error
-            rows[:, :, end:] -= errors @ factor[:, start:end, end:]
-        return out
 
 
 def _nearest(quantizer: Quantizer, column: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from lilliput.core.errors import RecipeError
 from lilliput.data.drawing import sample_batches
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
+from lilliput.graph.walk import Walk
 from lilliput.quantize.grids import Integer
 from lilliput.quantize.layers import held_quantizer
 from lilliput.quantize.quantizer import BiasQuantizer, Quantizer, SameQuantizer
-from lilliput.quantize.rounding.walk import Walk
 
 
 def grouped(low: Tensor, high: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lilliput.quantize.rounding.walk import Values, Walk, evaluate, needed
+from lilliput.graph.walk import Values, Walk, evaluate, needed
 
 
 @dataclass(frozen=True, kw_only=True)

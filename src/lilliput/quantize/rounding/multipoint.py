@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.core.errors import PreconditionError, RecipeError
+from lilliput.graph.moments import Moments
+from lilliput.graph.products import as_rows, is_supported
 from lilliput.graph.trace import Traced
+from lilliput.graph.walk import Walk
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
+from lilliput.quantize.calibrate import calibration_batches
 from lilliput.quantize.grids import SMALLEST_SCALE, Integer, Parameters
-from lilliput.quantize.layers import has_own_weight, weight_name, weight_of, weight_quantizer
+from lilliput.quantize.layers import weight_quantizer
 from lilliput.quantize.levels import Levels
 from lilliput.quantize.operators import LAYERS, layer_name
-from lilliput.quantize.products import as_rows, is_supported
 from lilliput.quantize.quantizer import Quantizer
-from lilliput.quantize.rounding.hessian import Moments
-from lilliput.quantize.rounding.walk import Walk, calibration_batches
 
 _CANDIDATES = 48  # scales that are tried for each point
 _LARGEST = 256  # levels of a table

@@ -10,10 +10,10 @@ from torch import Tensor, fx
 
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
-from lilliput.quantize.layers import has_own_weight
+from lilliput.graph.walk import constant_nodes
+from lilliput.graph.weights import has_own_weight
 from lilliput.quantize.lower import is_float
 from lilliput.quantize.operators import CLAMPS, LAYERS, is_mutating, layer_name
-from lilliput.quantize.rounding.walk import constant_nodes
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.graph.trace import Traced
+from lilliput.graph.walk import Values, Walk, evaluate, needed
+from lilliput.graph.weights import parameter
 from lilliput.quantize.grids import Integer
-from lilliput.quantize.layers import held_quantizer, parameter
+from lilliput.quantize.layers import held_quantizer
 from lilliput.quantize.quantizer import Quantizer
 from lilliput.quantize.rounding.partition import Piece
-from lilliput.quantize.rounding.walk import Values, Walk, evaluate, needed
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from torch import Tensor, fx
 
 from lilliput.core.errors import RecipeError
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import widen_
+from lilliput.graph.walk import Walk
+from lilliput.quantize.calibrate import calibration_batches, widen_
 from lilliput.quantize.grids import Parameters
 from lilliput.quantize.rounding.partition import Partition, layers
 from lilliput.quantize.rounding.problem import Problem, pose
 from lilliput.quantize.rounding.soft import LearnedScale, SoftRounding
-from lilliput.quantize.rounding.walk import Walk, calibration_batches
 from lilliput.train.progress import Bar
 
 

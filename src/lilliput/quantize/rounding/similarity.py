@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.graph.trace import Traced
-from lilliput.quantize.calibrate import widen_
+from lilliput.graph.walk import Values, Walk, evaluate, needed
+from lilliput.quantize.calibrate import calibration_batches, widen_
 from lilliput.quantize.layers import held_quantizer, weight_quantizer
 from lilliput.quantize.operators import LAYERS, is_transparent, keeps_grid, name_of
 from lilliput.quantize.quantizer import Quantizer, SameQuantizer
 from lilliput.quantize.rounding.search import factors, take_best_
-from lilliput.quantize.rounding.walk import Values, Walk, calibration_batches, evaluate, needed
 from lilliput.train.progress import Bar
 
 _PRODUCTS = frozenset({"matmul", "bmm"})

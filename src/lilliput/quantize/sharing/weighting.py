@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from lilliput.data.drawing import labelled_batches, sample_batches
+from lilliput.graph.moments import Moments
+from lilliput.graph.products import is_supported
 from lilliput.graph.trace import Traced
-from lilliput.quantize.products import is_supported
-from lilliput.quantize.rounding.hessian import Moments
-from lilliput.quantize.rounding.walk import Walk, calibration_batches
+from lilliput.graph.walk import Walk
+from lilliput.quantize.calibrate import calibration_batches
 from lilliput.train.losses import loss_of
 
 

@@ -1,4 +1,4 @@
-"""Hessians: second moments of what a layer's weights are multiplied with."""
+"""Moments: second moments of what a layer's weights are multiplied with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, fx
 
-from lilliput.quantize.products import as_rows, patches
+from lilliput.graph.products import as_rows, patches
 
 _ELEMENTS = 2**24  # of unfolded input at once
 

@@ -1,7 +1,8 @@
 """Walks: a network run stage by stage over the calibration samples, so that each layer is met with the inputs it really gets.
 
-Roundings go through the quantized network and the float one side by side, from input to output, and change a layer's weights
-before anything after it has run. Each network runs once in all, and only what later operators read is kept.
+What changes weights layer by layer (a rounding, pruning) goes through the network from input to output, perhaps beside the
+original, and changes a layer's weights before anything after it has run. Each network runs once in all, and only what later
+operators read is kept.
 """
 
 from __future__ import annotations
@@ -13,14 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lilliput.core.errors import DataError
-from lilliput.data.drawing import sample_batches
 from lilliput.graph.shapes import fake_values
 from lilliput.graph.trace import Traced
 
 Values = dict[fx.Node, Any]
-# Bytes that the kept values of all samples may take: fewer samples are used where they would take more.
-ROOM = 2**30
 
 
 def evaluate(traced: Traced, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
@@ -120,18 +117,3 @@ def sample_bytes(traced: Traced) -> float:
         running += step
         most = max(most, running)
     return most / max(traced.example[0].shape[0], 1)
-
-
-def calibration_batches(reference: Traced, data: Any, samples: int, *, room: int = ROOM) -> tuple[list[Tensor], list[str]]:
-    """Up to `samples` inputs of `data.train` in batches, as many as two walks have room for, and notes.
-
-    Raises `DataError` without samples.
-    """
-    fitting = max(int(room / (2 * sample_bytes(reference))), 1)
-    fits = f"{fitting} samples of {samples} were used, so that what is kept of them fits {room / 2**20:.0f} MiB"
-    notes = [fits] if fitting < samples else []
-    device = next((p.device for p in reference.parameters()), torch.device("cpu"))
-    batches = [inputs.to(device) for inputs in sample_batches(data.train, min(samples, fitting)) if len(inputs)]
-    if not batches:
-        raise DataError("the training split has no samples to calibrate on: pass data with some")
-    return batches, notes

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
 from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
 from lilliput.graph.receptive import per_axis
+
+# Layers: an input, a weight and perhaps a bias, as their first three arguments.
+LAYERS = frozenset({*CONVOLUTIONS, *TRANSPOSED, torch.ops.aten.linear.default})
 
 
 def is_supported(layer: fx.Node) -> bool:
