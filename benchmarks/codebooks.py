@@ -1,7 +1,8 @@
 """Codebooks that `benchmarks.transforms` sets beside rounding and transforms.
 
-`codebooks` is the best that the bits of rounding pay for, tables included: fewer entries on small layers, which a table costs much.
-`kmeans` always has `2^bits` entries and scales to each row, and takes a little more than rounding; its rows say how much.
+`codebooks` has the table of a normal density, which is the same everywhere and is stored nowhere, with a scale to each row: the bits of rounding
+exactly; codes are chosen by what they do to the layer's outputs (`codebooks, nearest`: by the weights alone). `own tables` is the best of
+tables for each layer that the same bits pay for, with fewer entries on small layers, which a table costs much. `kmeans` always has `2^bits` entries and scales to each row, and takes a little more than rounding; its rows say how much.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from torch import Tensor
 from lilliput.core import PreconditionError
 from lilliput.quantize import Share
 from lilliput.quantize.codebook import Shared
-from lilliput.quantize.sharing import Codebooks, Exact, KMeans, Lloyd, Normalised, Outputs, Product, Residual, Weight
+from lilliput.quantize.sharing import (
+    Codebooks,
+    Even,
+    Exact,
+    KMeans,
+    Lloyd,
+    Normalised,
+    Outputs,
+    Product,
+    Residual,
+    Standard,
+    Weight,
+)
 
 BLOCKS = (1, 2, 3, 4, 8, 9)
 MOST_ENTRIES = 1024
@@ -79,7 +92,13 @@ def kmeans(bits: int) -> Share:
     return Share(method="kmeans", codebooks=Normalised(codebooks=KMeans(entries=2**bits, solver=Exact())), stored=torch.float16)
 
 
-def codebooks(bits: float, row_bits: int = 16) -> Share:
+def codebooks(bits: int, sweeps: int = 4) -> Share:
+    """The levels of a normal density and scales to rows; with no `sweeps`, those nearest the weights."""
+    return Share(method="codebooks", codebooks=Standard(entries=2**bits, sweeps=sweeps), weighting=Outputs() if sweeps else Even(), stored=torch.float16,
+                 samples=512)
+
+
+def own_tables(bits: float, row_bits: int = 16) -> Share:
     """`Affordable` as a step."""
     rule = Affordable(bits=bits, row_bits=row_bits)
-    return Share(method="codebooks", codebooks=rule, weighting=Outputs(), stored=torch.float16, samples=128)
+    return Share(method="own_tables", codebooks=rule, weighting=Outputs(), stored=torch.float16, samples=128)

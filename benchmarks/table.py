@@ -112,18 +112,22 @@ def _binary(rows: Rows) -> Cell:
     return text, theirs, int8 >= 4 and fp32 >= 10
 
 
-def _coded(rows: Rows) -> Cell:
+def _coded(method: str) -> Callable[[Rows], Cell]:
     """Layer sets of all cases: how many lose less than under a reference, and by how many decibels."""
-    ours = [(case, name) for case, r in rows.items() for name in r["rounding"]["sets"]]
 
-    def gains(reference: str) -> list[float]:
-        return [20 * math.log10(rows[case][reference]["sets"][name] / rows[case]["transform_quantization"]["sets"][name]) for case, name in ours]
+    def cell(rows: Rows) -> Cell:
+        ours = [(case, name) for case, r in rows.items() for name in r["rounding"]["sets"]]
 
-    plain, coded = gains("rounding"), gains("rounding, entropy coded")
-    layers, of = (sum(r["transform_quantization"]["below_rounding"][key] for r in rows.values()) for key in ("layers", "of"))
-    text = f"below on {sum(g > 0 for g in plain)}/{len(plain)} sets, by {min(plain):.1f} to {max(plain):.1f} dB, and on {layers}/{of} layers"
-    theirs = f"entropy-coded rounding at the same bits: below on {sum(g > 0 for g in coded)}/{len(coded)} sets, {min(coded):+.1f} to {max(coded):+.1f} dB"
-    return text, theirs, min(plain) > 0 and len(rows) == 12
+        def gains(reference: str) -> list[float]:
+            return [20 * math.log10(rows[case][reference]["sets"][name] / rows[case][method]["sets"][name]) for case, name in ours]
+
+        plain, coded = gains("rounding"), gains("rounding, entropy coded")
+        layers, of = (sum(r[method]["below_rounding"][key] for r in rows.values()) for key in ("layers", "of"))
+        text = f"below on {sum(g > 0 for g in plain)}/{len(plain)} sets, by {min(plain):.1f} to {max(plain):.1f} dB, and on {layers}/{of} layers"
+        theirs = f"entropy-coded rounding at the same bits: below on {sum(g > 0 for g in coded)}/{len(coded)} sets, {min(coded):+.1f} to {max(coded):+.1f} dB"
+        return text, theirs, min(plain) > 0 and len(rows) == 12
+
+    return cell
 
 
 def _import(rows: Rows) -> Cell:
@@ -358,7 +362,8 @@ FIGURES = (
     Figure(name="int8: largest difference in any tensor, ONNX Runtime against the integer reference; the simulation's output against it",
            bar="1 step; exact", file="agreement", cell=_agreement),
     Figure(name="transform quantization at the bits of 2-, 3- and 4-bit rounding, tables counted: error of responses, four networks",
-           bar="below rounding on every layer set", file="transforms", cell=_coded),
+           bar="below rounding on every layer set", file="transforms", cell=_coded("transform_quantization")),
+    Figure(name="codebooks at the same bits: error of responses", bar="below rounding on every layer set", file="transforms", cell=_coded("codebooks")),
     Figure(name="language model, weights of 4 bits: test perplexity of GPTQ", bar="below rounding to nearest", file="language", cell=_gptq(4)),
     Figure(name="the same, 3 bits", bar="below rounding to nearest", file="language", cell=_gptq(3)),
     Figure(name="the same with planted outlier channels: test perplexity of LLM.int8", bar="within 0.5% of float", file="language",

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.codebooks import codebooks, kmeans
+from benchmarks.codebooks import codebooks, kmeans, own_tables
 from benchmarks.networks28 import original
 from benchmarks.results import main
 from lilliput import data
@@ -131,7 +131,9 @@ METHODS: dict[str, Callable[[int], Step]] = {
     "rounding, entropy coded": lambda bits: CodeWeights(method="ecsq", coder=Lattice(), sharing=_each(bits), distortion=WeightError()),
     "transform_quantization": lambda bits: transform_quantization(sharing=_each(bits), distortion=OutputError()),
     "cnnpack": lambda bits: cnnpack(sharing=_each(bits)),
-    "codebooks": lambda bits: codebooks(bits, SCALE_BITS),
+    "codebooks": lambda bits: codebooks(bits),
+    "codebooks, nearest": lambda bits: codebooks(bits, sweeps=0),
+    "own tables": lambda bits: own_tables(bits, SCALE_BITS),
     "kmeans, a table more": kmeans,
 }
 # The same total number of bits, shared among the layers by the method; given the average for each weight.

@@ -9,7 +9,8 @@ from torch import nn
 from lilliput.core.errors import PreconditionError, RecipeError
 from lilliput.quantize import Integer, Levels, PowerOfTwo, Scheme, Static, Uniform, lloyd_max, log_quant
 from lilliput.quantize.calibrate import constants
-from lilliput.quantize.rounding.tables import Gaussian, Laplace, LloydMax, NearestExponent, density_levels
+from lilliput.quantize.density import Gaussian, Laplace, density_levels
+from lilliput.quantize.rounding.tables import LloydMax, NearestExponent
 
 
 @pytest.mark.parametrize(("density", "count", "wanted"), [

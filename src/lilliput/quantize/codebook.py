@@ -45,13 +45,15 @@ class Stage:
     """A table `(K, d)` and int32 codes of any shape below `K`; block `i` is `table[codes[i]]`.
 
     With `books` above one the table holds as many codebooks one after the other, and the last dimension of `codes` says which
-    is used: `codes[..., b]` lies in `[b K / books, (b + 1) K / books)`. The entry `fixed` stays as it is in training.
+    is used: `codes[..., b]` lies in `[b K / books, (b + 1) K / books)`. The entry `fixed` stays as it is in training. A `standard` table
+    follows from a formula and is the same for every weight: its entries are not counted among the bits of one.
     """
 
     table: Tensor
     codes: Tensor | Hash
     books: int = 1
     fixed: int | None = None
+    standard: bool = False
 
     @property
     def entries(self) -> int:
@@ -83,7 +85,7 @@ class Shared:
     @property
     def bits(self) -> int:
         """Bits of codes, tables and scales."""
-        numbers = sum(stage.table.numel() for stage in self.stages) + (0 if self.scales is None else self.scales.numel())
+        numbers = sum(stage.table.numel() for stage in self.stages if not stage.standard) + (0 if self.scales is None else self.scales.numel())
         return sum(stage.code_bits for stage in self.stages) + numbers * self.stored.itemsize * 8
 
     @property
@@ -95,7 +97,7 @@ class Shared:
         """The weight."""
         like = self.stages[0].table
 
-        def constant(kind: str, value: Tensor | Hash) -> Tensor:  # noqa: ARG001
+        def constant(kind: str, value: Tensor | Hash, *, learns: bool = False) -> Tensor:  # noqa: ARG001
             return value.codes(like) if isinstance(value, Hash) else value
 
         with torch.no_grad():
@@ -112,11 +114,11 @@ def rounded(table: Tensor, stored: torch.dtype) -> Tensor:
 
 
 def _decoded(shared: Shared, call: Make, constant: Make) -> Any:
-    """The weight's computation, on tensors or on nodes: `call` an operator, `constant(kind, value)` a stored tensor or a hash."""
+    """The weight's computation, on tensors or on nodes: `call` an operator, `constant(kind, value)` a stored tensor or a hash, which may learn."""
     total: Any = None
     for i, stage in enumerate(shared.stages):
         suffix = f"_{i}" if i else ""
-        table = constant(f"table{suffix}", stage.table)
+        table = constant(f"table{suffix}", stage.table, learns=not stage.standard)
         fixed = () if stage.fixed is None else (stage.fixed,)
         part = call(LOOKUP, table, constant(f"codes{suffix}", stage.codes), *fixed)
         total = part if total is None else call(aten.add.Tensor, total, part)
@@ -129,7 +131,7 @@ def _decoded(shared: Shared, call: Make, constant: Make) -> Any:
     total = call(aten.reshape.default, total, list(shared.shape))
     if shared.scales is None:
         return total
-    return call(aten.mul.Tensor, total, constant("scales", shared.scales.reshape(-1, *[1] * (len(shared.shape) - 1))))
+    return call(aten.mul.Tensor, total, constant("scales", shared.scales.reshape(-1, *[1] * (len(shared.shape) - 1)), learns=True))
 
 
 def share_(traced: Traced, name: str, shared: Shared) -> tuple[str, ...]:
@@ -166,12 +168,12 @@ class _Stored:
         self.tables: list[str] = []
         self._like: fx.Node | None = None
 
-    def __call__(self, kind: str, value: Tensor | Hash) -> fx.Node:
+    def __call__(self, kind: str, value: Tensor | Hash, *, learns: bool = False) -> fx.Node:
         graph = self.traced.graph
         if isinstance(value, Hash):
             return graph.call_function(HASHED, (self._like, value.start, list(value.counts), list(value.buckets), value.seed))
         name = f"{self.name}_{kind}"
-        if kind.startswith("table") or kind == "scales":
+        if learns:
             self.tables.append(name)
             set_parameter_(self.traced, name, value.detach().to(self.weight), requires_grad=self.weight.requires_grad)
         else:

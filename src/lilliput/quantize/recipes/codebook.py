@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from lilliput.quantize.bits import Uniform, check_bits
+from lilliput.quantize.density import Density
 from lilliput.quantize.levels import Levels, PowerOfTwo
 from lilliput.quantize.posttraining import Rounding, Static
-from lilliput.quantize.rounding.tables import Density, Empirical, LloydMax, NearestExponent
+from lilliput.quantize.rounding.tables import Empirical, LloydMax, NearestExponent
 from lilliput.quantize.scheme import Scheme
 from lilliput.quantize.sharing.fitting import Blocks, KMeans, Partition, Product, Residual, Subvectors
 from lilliput.quantize.sharing.hashing import Frequencies, Hashed
