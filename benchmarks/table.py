@@ -302,6 +302,10 @@ def _patched(rows: Rows) -> Cell:
         ratio, more = r[name] / split["arena"], split["macs"] / r["macs"] - 1
         good &= ratio >= 4 and more <= 0.25 and split["faults"] == 0
         cells.append(f"{'without' if name == 'plain' else 'with'} overlap {r[name]:,} -> {split['arena']:,} bytes ({ratio:.2f}x), {100 * more:+.1f}% MACs")
+    moved = rows.get("patches, redistributed")
+    if moved:
+        more = " and ".join(f"{100 * (moved[f'{name}_patches']['macs'] / moved['macs'] - 1):+.1f}%" for name in ("plain", "overlap"))
+        cells.append(f"with the receptive field redistributed {more}")
     return "; ".join(cells), "", good
 
 

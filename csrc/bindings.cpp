@@ -38,6 +38,7 @@ NB_MODULE(_native, module) {
         nb::arg("packed"), nb::arg("bits"), nb::arg("codes"), "Unpack into `codes`; returns a status.");
     bind_signs(module);
     bind_products(module);
+    bind_sparse(module);
     bind_convolutions(module);
 
     bind_training(module);

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "convolution.h"
+#include "gemm_sparse.h"
 
 namespace nb = nanobind;
 
@@ -87,6 +88,28 @@ void bind_products(nb::module_ &module) {
         },
         nb::arg("path"), nb::arg("a"), nb::arg("is_signed"), nb::arg("weights"), nb::arg("mnk"), nb::arg("c"), nb::arg("work"),
         "Product of bytes and packed weights; returns a status.");
+}
+
+void bind_sparse(nb::module_ &module) {
+    module.def(
+        "gemm_sparse_workspace", [](int path, size_t m, size_t k) { return lp_gemm_sparse_workspace(path_of(path), m, k); },
+        nb::arg("path"), nb::arg("m"), nb::arg("k"), "Bytes that `gemm_sparse` wants.");
+    module.def(
+        "gemm_sparse",
+        [](int path, Array<const float> a, std::tuple<Array<const float>, Array<const uint32_t>, Array<const uint64_t>> weights,
+           std::array<size_t, 3> mnk, Array<float> c, Bytes work) {
+            nb::gil_scoped_release released;
+            const auto &[values, columns, starts] = weights;
+            if (starts.shape(0) == 0 || values.shape(0) / LP_SPARSE_ROWS < columns.shape(0)) {
+                return static_cast<int>(LP_TOO_SHORT);
+            }
+            const lp_sparse_weights w = {values.data(), columns.data(), columns.shape(0), starts.data(), starts.shape(0) - 1,
+                                         mnk[1],        mnk[2]};
+            return static_cast<int>(
+                lp_gemm_sparse(path_of(path), a.data(), a.shape(0), mnk[0], &w, c.data(), c.shape(0), workspace(work)));
+        },
+        nb::arg("path"), nb::arg("a"), nb::arg("weights"), nb::arg("mnk"), nb::arg("c"), nb::arg("work"),
+        "Product of floats and sparse weights; returns a status.");
 }
 
 static lp_window window_of(const Window &w) {

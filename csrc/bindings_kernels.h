@@ -4,4 +4,5 @@
 
 void bind_signs(nanobind::module_ &module);
 void bind_products(nanobind::module_ &module);
+void bind_sparse(nanobind::module_ &module);
 void bind_convolutions(nanobind::module_ &module);

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput.core.errors import PreconditionError
+
 Scores = Sequence[NDArray[np.float64]]
 Allocation = Callable[[Scores, float], NDArray[np.float64]]
 
@@ -26,3 +28,29 @@ def global_threshold(scores: Scores, amount: float) -> NDArray[np.float64]:
         return np.zeros(len(scores))
     threshold = np.partition(everything, rank)[rank]
     return np.array([float(np.mean(np.asarray(s) <= threshold)) for s in scores])
+
+
+def erdos_renyi_kernel(scores: Scores, amount: float) -> NDArray[np.float64]:
+    """Densities in proportion to `sum(shape) / prod(shape)` of the weights, at most 1: small layers stay denser (Evci 2020, `evci2020rigl`).
+
+    The factor makes the whole network's density `1 - amount`. For scores laid out as weights are, of two dimensions and more; raises
+    `PreconditionError` for others.
+    """
+    if any(np.ndim(s) < 2 for s in scores):
+        raise PreconditionError("ERK looks at the shapes of weights, and channels have none: pass unit=Element()")
+    sizes = np.array([np.size(s) for s in scores], dtype=np.float64)
+    raw = np.array([sum(np.shape(s)) for s in scores]) / sizes
+    dense = np.zeros(len(scores), dtype=np.bool_)
+    density = np.ones(len(scores))
+    while not dense.all():
+        room = (1 - amount) * sizes.sum() - sizes[dense].sum()
+        density = np.where(dense, 1.0, raw * room / (raw * sizes)[~dense].sum())
+        if not (density > 1).any():
+            break
+        dense |= density > 1
+    return 1 - np.minimum(density, 1.0)
+
+
+def deviations(scores: Scores, amount: float) -> NDArray[np.float64]:
+    """Thresholds `mean + c * standard deviation` of each group's scores, with one `c` for all (Guo 2016, `guo2016dns`)."""
+    return global_threshold([(s - np.mean(s)) / (np.std(s) or 1.0) for s in scores], amount)

@@ -1,13 +1,14 @@
 """Criteria: how much each weight, or each slice along a dimension, matters.
 
 A criterion is `(layer, stats) -> scores`, with scores of the layer's shape (one per weight) or one per index of its
-first dimension. `roles` says which tensors of a coupled group it looks at, `needs` which statistics it reads.
+first dimension. `roles` says which tensors of a coupled group it looks at, `needs` which statistics it reads. A `Joint`
+one gives a vector per index instead, and scores what those of coupled tensors add up to.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,11 +18,15 @@ from lilliput.prune.statistics import SquaredProduct, Statistic, Stats
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One tensor of a network, as a criterion sees it: `weight` has the slices to score along dimension 0."""
+    """One tensor of a network, as a criterion sees it: `weight` has the slices to score along dimension 0.
+
+    `role` is that of its slot in the group (`Slot.role`): what makes the channels, reads them, or scales them.
+    """
 
     name: str
     weight: Tensor
     dim: int = 0
+    role: str = "out"
 
     def moved(self, other: Tensor) -> Tensor:
         """A tensor of the stored layout (a gradient), laid like `weight`."""
@@ -43,6 +48,18 @@ class Criterion(Protocol):
 
     def __call__(self, layer: Layer, stats: Stats) -> Tensor:
         """Score every weight of a layer, or every slice along its first dimension."""
+        ...
+
+
+@runtime_checkable
+class Joint(Criterion, Protocol):
+    """A criterion of coupled channels as a whole: it gives vectors `(slices, k)`, `k` the same for all tensors.
+
+    Vectors are added over the slices of a unit, in all tensors of the group that it looks at, and `joined` scores the sums.
+    """
+
+    def joined(self, totals: Tensor) -> Tensor:
+        """One score per unit of a group, of `totals` (units, k), float64; larger matters more."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,25 @@ from lilliput.graph import Traced
 from lilliput.prune.allocation import Allocation
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.schedules import Gradual, Soft
-from lilliput.prune.statistics import gather
+from lilliput.prune.statistics import Stats, gather
 from lilliput.prune.units import Plan
 from lilliput.train import Hook, State
+
+
+class Compensation(Protocol):
+    """`(network, stats, masks) -> weights`: a recovery that makes up for what the masks are about to remove."""
+
+    def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
+        """New weights, given statistics that the criterion needs too."""
+        ...
+
+
+def change_weights_(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give parameters new values in place."""
+    tensors = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            tensors[name].copy_(value)
 
 
 def apply_masks_(model: torch.nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -22,7 +38,7 @@ def apply_masks_(model: torch.nn.Module, masks: Mapping[str, Tensor]) -> None:
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
         for name, mask in masks.items():
-            tensors[name].mul_(mask.to(tensors[name].dtype))
+            tensors[name].mul_(mask.to(tensors[name]))
 
 
 class HoldMasks(Hook):
@@ -51,9 +67,11 @@ class HoldMasks(Hook):
 class TightenMasks(HoldMasks):
     """Masks that follow a schedule while the network trains; see `Gradual` and `Soft`."""
 
-    def __init__(self, plan: Plan, criterion: Criterion, allocation: Allocation, amount: float, schedule: Gradual | Soft) -> None:
+    def __init__(self, plan: Plan, criterion: Criterion, allocation: Allocation, amount: float, schedule: Gradual | Soft,
+                 compensate: Compensation | None = None) -> None:
         super().__init__({})
         self.plan, self.criterion, self.allocation, self.amount, self.schedule = plan, criterion, allocation, amount, schedule
+        self.compensate = compensate
         self.fraction = 0.0
 
     def start(self, state: State) -> None:
@@ -80,6 +98,8 @@ class TightenMasks(HoldMasks):
         scores = self.plan.scores(self.criterion, stats, state.model)
         keep = self.plan.keep(scores, self.allocation(scores, self.amount * fraction))
         self.masks = self.plan.masks(keep)
+        if self.compensate is not None:
+            change_weights_(state.model, self.compensate(state.model, stats, self.masks))
 
     def state_dict(self) -> dict[str, Any]:
         """The masks and how far they have tightened."""

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from lilliput.core.errors import PreconditionError
 from lilliput.graph import Traced
 from lilliput.graph.coupling import Coupling
-from lilliput.graph.fold import CONVOLUTIONS, fold_batchnorm_
-from lilliput.graph.rules.base import op_name
+from lilliput.graph.fold import fold_batchnorm_
+from lilliput.graph.weights import weight_name
 from lilliput.prune.criteria import Layer
+from lilliput.prune.maps import Keeper, Tapped, behind, by_channel, layers
 from lilliput.prune.statistics import Batches, Gradient, HessianDiagonal, HessianGradient, Statistic, Stats, Tensors
 from lilliput.train import loss_of
 
@@ -153,53 +154,19 @@ class MapProduct(Batches):
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
         """One pass backward to each batch, with the maps kept."""
         model, loss = copy.deepcopy(traced).eval(), loss_of(data)
-        layers = [node for node in model.graph.nodes if node.target in _LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"]
         total: dict[str, Tensor] = {}
         count = 0
         for inputs, targets in self.drawn(data, seed):
-            keeper = _Keeper(model, {_behind(node) for node in layers})
+            keeper = Keeper()
             with torch.enable_grad():
-                value = loss(keeper.outputs(inputs), targets) * len(inputs)
-            slopes = dict(zip(keeper.kept, torch.autograd.grad(value, list(keeper.kept.values()), allow_unused=True), strict=True))
-            for node in layers:
-                z, slope = keeper.kept[_behind(node)].detach(), slopes[_behind(node)]
-                products = torch.zeros_like(z) if slope is None else z * slope
-                channels = products.movedim(1 if node.target in CONVOLUTIONS else -1, 1)
-                name = str(node.args[1].target)
-                total[name] = total.get(name, 0) + channels.reshape(*channels.shape[:2], -1).mean(2).abs().sum(0)
+                tapped = Tapped(model, given={node: keeper.tap(node) for node in {behind(layer) for layer in layers(model)}})
+                slopes = keeper.slopes(loss(tapped.outputs(inputs), targets) * len(inputs))
+            for layer in layers(model):
+                z = keeper.kept[behind(layer)].detach()
+                name = weight_name(layer)
+                total[name] = total.get(name, 0) + by_channel(layer, z * slopes[behind(layer)]).mean(2).abs().sum(0)
             count += len(inputs)
         return {name: value / max(count, 1) for name, value in total.items()}
-
-
-_LAYERS = (*CONVOLUTIONS, torch.ops.aten.linear.default)
-_FOLLOWS = frozenset({"batch_norm", "relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu", "elu"})
-
-
-def _behind(node: fx.Node) -> fx.Node:
-    """What stands behind the normalisation and the activation that alone read a layer."""
-    while len(node.users) == 1 and op_name(reader := next(iter(node.users))) in _FOLLOWS:
-        node = reader
-    return node
-
-
-class _Keeper(fx.Interpreter):
-    """Runs a graph and keeps what some nodes give."""
-
-    def __init__(self, traced: Traced, wanted: set[fx.Node]) -> None:
-        super().__init__(traced)
-        self.wanted = wanted
-        self.kept: dict[fx.Node, Tensor] = {}
-
-    def outputs(self, inputs: Tensor) -> Any:
-        """What the network returns."""
-        found = self.run(inputs, enable_io_processing=False)
-        return found[0] if isinstance(found, tuple | list) and len(found) == 1 else found
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n in self.wanted:
-            self.kept[n] = result
-        return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,16 @@ def linear(t: float) -> float:
 def cubic(t: float) -> float:
     """`1 - (1 - t)^3` (Zhu 2018, `zhu2018prune`): fast while much is redundant, slow near the end."""
     return 1 - (1 - t) ** 3
+
+
+def constant(t: float) -> float:  # noqa: ARG001
+    """1: all at once, from the start."""
+    return 1.0
+
+
+def cosine_decay(t: float) -> float:
+    """`(1 + cos(pi t)) / 2` (Evci 2020, `evci2020rigl`): from 1 down to 0."""
+    return (1 + math.cos(math.pi * t)) / 2
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,13 @@ class Gradual:
     end: float = 0.7
     updates: int = 50
 
+    def position(self, t: float) -> float:
+        """How far `t` lies between start and end, from 0 to 1."""
+        return min(max((t - self.start) / (self.end - self.start), 0.0), 1.0)
+
     def fraction(self, t: float) -> float:
         """The share of the final sparsity at `t`."""
-        position = min(max((t - self.start) / (self.end - self.start), 0.0), 1.0)
-        return self.curve(round(position * self.updates) / self.updates)
+        return self.curve(round(self.position(t) * self.updates) / self.updates)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Batches:
             yield value, parameters
 
 
-def _gradients(value: Tensor, parameters: Mapping[str, Tensor], *, further: bool = False) -> dict[str, Tensor]:
+def gradients(value: Tensor, parameters: Mapping[str, Tensor], *, further: bool = False) -> dict[str, Tensor]:
     """Gradients by name, zero where the value does not depend on a parameter; `further` ones can be derived again."""
     found = torch.autograd.grad(value, list(parameters.values()), create_graph=further, allow_unused=True)
     return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(parameters.items(), found, strict=True)}
@@ -104,7 +104,7 @@ class SquaredProduct(Batches):
 
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
         """One pass backward to each batch."""
-        return _mean({name: (parameters[name].detach() * g).square() for name, g in _gradients(loss, parameters).items()}
+        return _mean({name: (parameters[name].detach() * g).square() for name, g in gradients(loss, parameters).items()}
                      for loss, parameters in self.losses(traced, data, seed))
 
 
@@ -114,7 +114,7 @@ class Gradient(Batches):
 
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
         """One pass backward to each batch."""
-        return _mean(_gradients(loss, parameters) for loss, parameters in self.losses(traced, data, seed))
+        return _mean(gradients(loss, parameters) for loss, parameters in self.losses(traced, data, seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class HessianDiagonal(Batches):
 
         def probed() -> Iterator[dict[str, Tensor]]:
             for loss, parameters in self.losses(traced, data, seed):
-                slopes = _gradients(loss, parameters, further=True)
+                slopes = gradients(loss, parameters, further=True)
                 for _ in range(self.probes):
                     signs = {name: (torch.randint(0, 2, p.shape, generator=generator) * 2 - 1).to(p) for name, p in parameters.items()}
                     yield {name: signs[name] * hv for name, hv in _along(slopes, signs, parameters).items()}
@@ -145,6 +145,6 @@ class HessianGradient(Batches):
 
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
         """The gradient first, then one Hessian-vector product to each batch."""
-        mean = _mean(_gradients(loss, parameters) for loss, parameters in self.losses(traced, data, seed, self.temperature))
-        return _mean(_along(_gradients(loss, parameters, further=True), mean, parameters)
+        mean = _mean(gradients(loss, parameters) for loss, parameters in self.losses(traced, data, seed, self.temperature))
+        return _mean(_along(gradients(loss, parameters, further=True), mean, parameters)
                      for loss, parameters in self.losses(traced, data, seed, self.temperature))

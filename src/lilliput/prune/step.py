@@ -15,11 +15,12 @@ from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
 from lilliput.prune.allocation import Allocation, uniform
 from lilliput.prune.criteria import Criterion
+from lilliput.prune.during import Pruning, WhileTraining
 from lilliput.prune.fitting import Measure, Target, meet
-from lilliput.prune.hooks import HoldMasks, NormPenalty, TightenMasks, apply_masks_
-from lilliput.prune.schedules import OneShot, Progressive, Schedule
+from lilliput.prune.hooks import Compensation, HoldMasks, NormPenalty, TightenMasks, apply_masks_, change_weights_
+from lilliput.prune.schedules import Gradual, OneShot, Progressive, Schedule, Soft
 from lilliput.prune.sensitivity import sensitivity
-from lilliput.prune.statistics import gather
+from lilliput.prune.statistics import Stats, gather
 from lilliput.prune.units import Channels, Element, Plan
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
 
@@ -40,6 +41,32 @@ class Slim:
     strength: float = 1e-4
 
 
+def floating(model: nn.Module, data: Any) -> Traced:
+    """The network, traced; raises `PreconditionError` for one that is quantized, or not traced and without an example."""
+    if not isinstance(model, Traced) and data is None:
+        raise PreconditionError("an untraced model needs an example to trace it: pass data=, or trace it first")
+    traced = trace(model, data.example()) if not isinstance(model, Traced) else model
+    if any(n.op == "call_module" or "lilliput" in str(n.target) for n in traced.graph.nodes):
+        raise PreconditionError("this network is quantized; prune first, then quantize")
+    return traced
+
+
+def fitted(model: Traced, data: Any, config: Fit, hooks: tuple[Hook, ...], checkpoint: Path | None) -> Traced:
+    """The network trained on."""
+    trained = fit(model, data, config, hooks=hooks, checkpoint=checkpoint).model
+    assert isinstance(trained, Traced)
+    return trained
+
+
+def recalibrated(small: Traced, data: Any) -> Traced:
+    """The network with batch-norm statistics estimated anew, where there is data."""
+    if data is None:
+        return small
+    out = recalibrate_batchnorm(small, data.train)
+    assert isinstance(out, Traced)
+    return out
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prune:
     """Remove what matters least until the budget is met.
@@ -47,6 +74,7 @@ class Prune:
     The sparsity is found by bisection on structure; training happens only in `prepare` and `recover`. Without
     `recover`, batch-norm statistics are estimated anew on the training split. `measure` maps `size` or `latency` to
     functions of a model, for budgets that structure does not tell. `checkpoint` makes the training resumable.
+    `compensate` changes the weights that stay whenever others go.
     """
 
     method: str
@@ -54,9 +82,10 @@ class Prune:
     criterion: Criterion
     unit: Channels | Element = field(default_factory=Channels)
     allocation: Allocation = uniform
-    schedule: Schedule = field(default_factory=OneShot)
+    schedule: Schedule | WhileTraining = field(default_factory=OneShot)
     prepare: Slim | None = None
     recover: FineTune | None = None
+    compensate: Compensation | None = None
     measure: Measure | None = field(default=None, repr=False)
     checkpoint: Path | None = field(default=None, repr=False)
 
@@ -77,7 +106,7 @@ class Prune:
                 apply_masks_(masked, plan.masks(plan.keep(scores, self.allocation(scores, sparsity))))
                 scores = plan.scores(self.criterion, gather(masked, data, self.criterion.needs), traced)
             amount, keep = meet(plan, scores, self.allocation, target, traced)
-        small, keep = self._carried_out(plan, target, traced, amount, keep, data)
+        small, keep = self._carried_out(plan, target, self._compensated(traced, plan, keep, stats), amount, keep, data)
         rises = None if data is None else sensitivity(plan, keep, traced, data)
         entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep, rises)), promised=dict(target.limits),
                       measured=target.cost(plan, keep, lambda: small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
@@ -85,11 +114,7 @@ class Prune:
         return Result(small, Report((entry,)))
 
     def _checked(self, model: nn.Module, data: Any) -> Traced:
-        if not isinstance(model, Traced) and data is None:
-            raise PreconditionError("an untraced model needs an example to trace it: pass data=, or trace it first")
-        traced = trace(model, data.example()) if not isinstance(model, Traced) else model
-        if any(n.op == "call_module" or "lilliput" in str(n.target) for n in traced.graph.nodes):
-            raise PreconditionError("this network is quantized; prune first, then quantize")
+        traced = floating(model, data)
         if not isinstance(self.schedule, OneShot | Progressive) and self.recover is None:
             raise PreconditionError(f"{type(self.schedule).__name__} pruning happens while training: pass fine_tune=Fit(...)")
         return traced
@@ -105,27 +130,36 @@ class Prune:
         if isinstance(self.schedule, OneShot | Progressive) or self.recover is None:
             small = plan.apply(keep, traced)
             if self.recover is None:
-                return self._recalibrated(small, data), keep
+                return recalibrated(small, data), keep
             return self._fit(small, data, self.recover.fit, (*self.recover.hooks, *self._held(plan, keep)), "recover"), keep
-        hook = TightenMasks(plan, self.criterion, self.allocation, amount, self.schedule)
+        if not isinstance(self.schedule, Gradual | Soft):
+            trained, keep = self.schedule.carry_out(traced, self._under_way(plan, target, amount, keep, data, self.recover))
+            return recalibrated(trained, data), keep
+        hook = TightenMasks(plan, self.criterion, self.allocation, amount, self.schedule, self.compensate)
         trained = self._fit(traced, data, self.recover.fit, (*self.recover.hooks, hook), "recover")
         scores = plan.scores(self.criterion, gather(trained, data, self.criterion.needs), trained)
         keep = meet(plan, scores, self.allocation, target, trained)[1]
         # What soft pruning zeroes at the very end was still there when batch norms took their statistics.
-        return self._recalibrated(plan.apply(keep, trained), data), keep
+        return recalibrated(plan.apply(keep, trained), data), keep
+
+    def _compensated(self, traced: Traced, plan: Plan, keep: list[Keep], stats: Stats) -> Traced:
+        """What stays makes up for what goes at once; what goes while training is made up for then."""
+        if self.compensate is None or not isinstance(self.schedule, OneShot | Progressive):
+            return traced
+        traced = copy.deepcopy(traced)
+        change_weights_(traced, self.compensate(traced, stats, plan.masks(keep)))
+        return traced
+
+    def _under_way(self, plan: Plan, target: Target, amount: float, keep: list[Keep], data: Any, recover: FineTune) -> Pruning:
+        def train(model: Traced, config: Fit, hooks: tuple[Hook, ...], phase: str) -> Traced:
+            return self._fit(model, data, config, (*recover.hooks, *hooks), phase)
+
+        return Pruning(plan=plan, criterion=self.criterion, allocation=self.allocation, target=target, amount=amount, keep=keep, data=data,
+                       fit=recover.fit, train=train)
 
     def _held(self, plan: Plan, keep: list[Keep]) -> tuple[Hook, ...]:
         return (HoldMasks(plan.masks(keep)),) if isinstance(self.unit, Element) else ()
 
     def _fit(self, model: Traced, data: Any, config: Fit, hooks: tuple[Hook, ...], phase: str) -> Traced:
         checkpoint = None if self.checkpoint is None else self.checkpoint.with_suffix(f".{phase}{self.checkpoint.suffix}")
-        trained = fit(model, data, config, hooks=hooks, checkpoint=checkpoint).model
-        assert isinstance(trained, Traced)
-        return trained
-
-    def _recalibrated(self, small: Traced, data: Any) -> Traced:
-        if data is None:
-            return small
-        out = recalibrate_batchnorm(small, data.train)
-        assert isinstance(out, Traced)
-        return out
+        return fitted(model, data, config, hooks, checkpoint)

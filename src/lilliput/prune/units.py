@@ -17,7 +17,7 @@ from lilliput.graph import Traced, profile
 from lilliput.graph.cost import Cost
 from lilliput.graph.coupling import Coupling, Group, Keep, Slot
 from lilliput.graph.shrink import shrink
-from lilliput.prune.criteria import Criterion, Layer
+from lilliput.prune.criteria import Criterion, Joint, Layer
 from lilliput.prune.statistics import Stats
 
 Scores = list[NDArray[np.float64]]
@@ -95,10 +95,13 @@ class ChannelPlan:
         return [np.ones(g.units, dtype=np.bool_) for g in self.groups]
 
     def scores(self, criterion: Criterion, stats: Stats, traced: Traced) -> Scores:
-        """One score per unit: over a unit's slices of a tensor the sum, over coupled tensors the mean."""
+        """One score per unit: over a unit's slices of a tensor the sum, over coupled tensors the mean; or what a `Joint` criterion says."""
         return [self._group_scores(group, criterion, stats, traced) for group in self.groups]
 
     def _group_scores(self, group: Group, criterion: Criterion, stats: Stats, traced: Traced) -> NDArray[np.float64]:
+        if isinstance(criterion, Joint):
+            vectors = [_over_units(slot, _values(slot, criterion, stats, traced), group.units) for slot in _scored(group, criterion)]
+            return criterion.joined(torch.stack(vectors).sum(0)).numpy()
         total, counted = np.zeros(group.units), np.zeros(group.units)
         for slot in _scored(group, criterion):
             part = _slot_scores(slot, criterion, stats, traced, group.units)
@@ -186,13 +189,20 @@ def _scored(group: Group, criterion: Criterion) -> list[Slot]:
 
 
 def _slot_scores(slot: Slot, criterion: Criterion, stats: Stats, traced: Traced, units: int) -> NDArray[np.float64]:
+    values = _values(slot, criterion, stats, traced)
+    return _over_units(slot, values.flatten(1).sum(1) if values.ndim > 1 else values, units).numpy()
+
+
+def _values(slot: Slot, criterion: Criterion, stats: Stats, traced: Traced) -> Tensor:
     tensor = traced.tensor(slot.tensor).detach()
-    values = criterion(Layer(name=slot.tensor, weight=tensor.movedim(slot.dim, 0), dim=slot.dim), stats)
-    per_index = (values.flatten(1).sum(1) if values.ndim > 1 else values).double().numpy()
-    out = np.zeros(units)
+    return criterion(Layer(name=slot.tensor, weight=tensor.movedim(slot.dim, 0), dim=slot.dim, role=slot.role), stats)
+
+
+def _over_units(slot: Slot, values: Tensor, units: int) -> Tensor:
+    """Sums over the indices of each unit, of numbers or vectors per index."""
     inside = slot.unit >= 0
-    np.add.at(out, slot.unit[inside], per_index[inside])
-    return out
+    out = torch.zeros(units, *values.shape[1:], dtype=torch.float64)
+    return out.index_add_(0, torch.from_numpy(slot.unit[inside]), values.double().cpu()[torch.from_numpy(inside)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,17 +240,17 @@ class ElementPlan:
         return [np.ones(self.traced.tensor(n).numel(), dtype=np.bool_) for n in self.names]
 
     def scores(self, criterion: Criterion, stats: Stats, traced: Traced) -> Scores:
-        """One score per weight, flattened per tensor."""
-        return [criterion(Layer(name=n, weight=traced.tensor(n).detach()), stats).double().numpy().ravel() for n in self.names]
+        """One score per weight, laid out as the tensor: an allocation may look at shapes."""
+        return [criterion(Layer(name=n, weight=traced.tensor(n).detach()), stats).double().cpu().numpy() for n in self.names]
 
     def keep(self, scores: Scores, sparsity: NDArray[np.float64]) -> list[Keep]:
         """Keep the best weights of each tensor, at least one."""
         chosen = []
         for values, share in zip(scores, sparsity, strict=True):
-            drop = min(round(float(share) * len(values)), len(values) - 1)
-            kept = np.ones(len(values), dtype=np.bool_)
+            drop = min(round(float(share) * values.size), values.size - 1)
+            kept = np.ones(values.size, dtype=np.bool_)
             if drop > 0:
-                kept[np.argpartition(values, drop - 1)[:drop]] = False
+                kept[np.argpartition(values.ravel(), drop - 1)[:drop]] = False
             chosen.append(kept)
         return chosen
 
@@ -259,9 +269,14 @@ class ElementPlan:
         import copy
 
         out = copy.deepcopy(traced)
-        for name, mask in self.masks(keep).items():
-            out.set_tensor(name, out.tensor(name).detach() * mask)
+        with torch.no_grad():
+            for name, mask in self.masks(keep).items():
+                out.tensor(name).mul_(mask.to(out.tensor(name)))  # in place, since it may have other names
         return out
+
+    def present(self, traced: Traced) -> list[Keep]:
+        """The choice that the zeros of a network make."""
+        return [(traced.tensor(n).detach() != 0).cpu().numpy().ravel() for n in self.names]
 
     def rows(self, keep: Sequence[Keep], sensitivity: Sequence[float] | None = None) -> list[Row]:
         """Sparsity per layer."""
