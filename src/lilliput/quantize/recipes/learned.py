@@ -104,13 +104,14 @@ def twn(*, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...]
                  hooks=hooks, checkpoint=checkpoint)
 
 
-def ttq(*, share: float = 0.1, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
+def ttq(*, share: float = 0.15, activations: int = 8, fit: Fit | None = None, hooks: tuple[Hook, ...] = (),
         exclude: tuple[str, ...] = (), checkpoint: Path | None = None) -> Train:
     """Ternary weights with a learned scale for each sign. Axes: ternary grid, two learned scales, threshold, two bits,
     straight-through to the scales.
 
     (zhu2017ttq) `share` of a layer's largest magnitude is the threshold: 0.05 in the paper, which trains for hundreds of epochs;
-    short training from a network that is trained already loses less with 0.1 (measured on the digits).
+    short training from a network that is trained already loses less with 0.15 (ResNet-8, validation split of Fashion-MNIST: 0.35 points,
+    0.66 with 0.05), and Adam takes the scales' gradients, sums over a whole layer, better than a plain descent.
     """
     scheme = Scheme(weights=Ternary(), ranges=MSE(), bits=Uniform(weights=2, activations=activations, ends=8), exclude=exclude)
     return Train(method="quantize.ttq", scheme=scheme, estimator=Roles(weights=TrainedTernary(share=share)),
