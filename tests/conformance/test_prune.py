@@ -1,5 +1,7 @@
 """Every pruning row that works: budget met within 1%, smaller or sparse as promised, zeros kept, deterministic."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,19 @@ ROWS = [row.id for row in methods.rows() if row.works and row.family == "prune"]
 QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
 TRAINS = {"prune.network_slimming": {"train": QUICK, "fine_tune": QUICK}, "prune.sfp": {"fine_tune": QUICK},
           "prune.magnitude_gradual": {"fine_tune": QUICK}}
+# While they are trained; masks move, and rounds go by, in a few steps.
+TRAINS |= {f"prune.{name}": {"fine_tune": QUICK}
+           for name in ("str", "dst", "continuous_sparsification", "dnw", "dns", "dpf", "growing_regularisation")}
+TRAINS |= {f"prune.{name}": {"fine_tune": QUICK, "rewiring": replace(getattr(prune, name)(Budget(params=0.5)).schedule, interval=5)}
+           for name in ("rigl", "dsr", "sparse_momentum")}
+TRAINS["prune.lottery_ticket"] = {"fine_tune": QUICK, "rewinding": prune.Rewinding(rounds=2, to=1)}
+TRAINS |= {"prune.n_m": {"fine_tune": QUICK}, "prune.n_m_attention": {"fine_tune": QUICK},
+           "prune.block": {"fine_tune": QUICK, "unit": prune.Block(rows=16, columns=4)}}
+TRAINS["prune.scp"] = {"train": prune.SoftChannels(fit=QUICK)}
 
 
+# What goes is said by a pattern, exactly, and not by a budget.
+PATTERNS = ("prune.n_m", "prune.n_m_attention")
 # Before any training: these are for networks as they are created.
 AT_START = ("prune.snip", "prune.grasp", "prune.force")
 WHOLE = Fit(epochs=4, batch_size=64, optimizer=SGD(lr=0.05))
@@ -30,7 +43,7 @@ def structured(name):
     return isinstance(build(name, Budget(params=0.5)).unit, Channels)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [n for n in ROWS if n not in PATTERNS])
 def test_meets_the_budget_and_says_so(name, trained, digits):
     key = "macs" if structured(name) else "params"
     result = build(name, Budget(**{key: 0.5}))(trained, digits)
@@ -44,6 +57,24 @@ def test_meets_the_budget_and_says_so(name, trained, digits):
     assert 0.99 * 0.5 * original <= actual <= 0.5 * original
     assert entry.measured[key] == pytest.approx(actual, rel=1e-3)
     assert entry.promised[key] == pytest.approx(0.5 * original)
+    assert entry.method == name
+    assert "0x" not in entry.recipe
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS if n in PATTERNS])
+def test_patterns_hold_in_every_group_and_the_report_says_what_they_leave(name, trained, digits):
+    step = build(name, None)
+    result = step(trained, digits)
+    entry, pattern = result.report.entries[0], step.unit.pattern
+    for row in entry.layers:
+        weight = result.model.tensor(f"{row['layer']}.weight").detach()
+        rows = (weight if weight.ndim == 2 else weight.movedim(1, -1)).flatten(1).numpy()
+        for start in range(0, rows.shape[1], pattern.m):
+            group = rows[:, start:start + pattern.m]
+            assert ((group != 0).sum(1) == min(pattern.n, group.shape[1])).all()
+    zeros = sum(int((p == 0).sum()) for p in result.model.parameters() if p.ndim > 1)
+    assert entry.layers
+    assert entry.measured["params"] == entry.promised["params"] == profile(trained).params - zeros
     assert entry.method == name
     assert "0x" not in entry.recipe
 
@@ -64,7 +95,8 @@ def test_small_dense_network_equals_the_masked_one(name, trained, digits):
 def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
     begins = name in AT_START
     network = trace(zoo.create("resnet8", num_classes=10, in_chans=1, seed=0), digits.example()) if begins else trained
-    result = build(name, Budget(params=0.3), fine_tune=WHOLE if begins else QUICK)(network, digits)
+    budget = None if name in PATTERNS else Budget(params=0.3)
+    result = build(name, budget, fine_tune=WHOLE if begins else QUICK)(network, digits)
     sparsity = {row["layer"]: row["sparsity"] for row in result.report.entries[0].layers}
     for layer, share in sparsity.items():
         weight = result.model.tensor(f"{layer}.weight")
@@ -75,7 +107,7 @@ def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
 @pytest.mark.parametrize("name", ROWS)
 def test_deterministic_and_the_original_is_left_alone(name, trained, digits):
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    budget = Budget(params=0.5)
+    budget = None if name in PATTERNS else Budget(params=0.5)
     first, second = (build(name, budget)(trained, digits).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
@@ -126,8 +158,6 @@ def test_counts_round_to_a_multiple_and_patterns_exclude(trained, digits):
 
 
 def test_training_schedules_need_training_and_quantized_networks_are_refused(trained, digits):
-    from dataclasses import replace
-
     from lilliput import quantize
 
     with pytest.raises(PreconditionError, match="pass fine_tune"):

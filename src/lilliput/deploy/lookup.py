@@ -60,7 +60,7 @@ class Builder:
         self.model, self.name = model, name
         self.nodes: list[ir.Node] = []
 
-    def __call__(self, op: str, *inputs: ir.Value | Array, **attributes: int) -> ir.Value:
+    def __call__(self, op: str, *inputs: ir.Value | Array, **attributes: int | list[int]) -> ir.Value:
         """One operator."""
         values = [x if isinstance(x, ir.Value) else initializer(self.model, f"{self.name}.{op.lower()}", x) for x in inputs]
         given = [ir.convenience.convert_attribute(key, value) for key, value in attributes.items()]

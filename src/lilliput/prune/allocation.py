@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lilliput.core.errors import PreconditionError
 
+if TYPE_CHECKING:
+    from lilliput.graph import Traced
+    from lilliput.prune.units import Plan
+
 Scores = Sequence[NDArray[np.float64]]
 Allocation = Callable[[Scores, float], NDArray[np.float64]]
+
+
+@runtime_checkable
+class FromNetwork(Protocol):
+    """What makes an allocation of a network and its data, once, before any sparsity is asked for."""
+
+    def on(self, plan: Plan, scores: Scores, traced: Traced, data: Any, /) -> Allocation:
+        """The allocation for this network; `data` may be None."""
+        ...
+
+
+def resolved(allocation: Allocation | FromNetwork, plan: Plan, scores: Scores, traced: Traced, data: Any) -> Allocation:
+    """The allocation itself, or what it becomes on a network."""
+    return allocation.on(plan, scores, traced, data) if isinstance(allocation, FromNetwork) else allocation
 
 
 def uniform(scores: Scores, amount: float) -> NDArray[np.float64]:
@@ -31,10 +50,10 @@ def global_threshold(scores: Scores, amount: float) -> NDArray[np.float64]:
 
 
 def erdos_renyi_kernel(scores: Scores, amount: float) -> NDArray[np.float64]:
-    """Densities in proportion to `sum(shape) / prod(shape)` of the weights, at most 1: small layers stay denser (Evci 2020, `evci2020rigl`).
+    """Densities in proportion to `sum(shape) / prod(shape)`, at most 1: small layers stay denser (Evci 2020, `evci2020rigl`).
 
-    The factor makes the whole network's density `1 - amount`. For scores laid out as weights are, of two dimensions and more; raises
-    `PreconditionError` for others.
+    The factor makes the whole network's density `1 - amount`. For scores laid out as weights are, of two dimensions and more;
+    raises `PreconditionError` for others.
     """
     if any(np.ndim(s) < 2 for s in scores):
         raise PreconditionError("ERK looks at the shapes of weights, and channels have none: pass unit=Element()")

@@ -12,6 +12,7 @@ from lilliput.core import Budget, BudgetError, PreconditionError
 from lilliput.graph import Traced
 from lilliput.graph.coupling import Keep
 from lilliput.prune.allocation import Allocation
+from lilliput.prune.semistructured import PatternPlan
 from lilliput.prune.units import Plan, Scores
 
 Measure = Mapping[str, Callable[[nn.Module], float]]
@@ -27,10 +28,15 @@ class Target:
     measure: Measure
 
     @staticmethod
-    def of(budget: Budget, plan: Plan, traced: Traced, measure: Measure | None) -> Target:
-        """Limits of a budget on a network; raises `PreconditionError` for one that nobody can measure."""
+    def of(budget: Budget | None, plan: Plan, traced: Traced, measure: Measure | None) -> Target:
+        """Limits of a budget on a network; raises `PreconditionError` for one that nobody can measure.
+
+        A pattern needs none: the limit is what it leaves.
+        """
         measure = measure or {}
-        if not budget.costs():
+        if budget is None and isinstance(plan, PatternPlan) and plan.names:
+            return Target(limits={"params": plan.least()["params"]}, measure=measure)
+        if budget is None or not budget.costs():
             raise PreconditionError("the budget limits no cost: give one, such as Budget(macs=0.5)")
         original = plan.cost(plan.everything())
         for name in budget.costs():
@@ -78,6 +84,8 @@ def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, tra
         worst = max(target.limits, key=lambda name: least[name] / target.limits[name])
         raise BudgetError(f"{worst} <= {target.limits[worst]:.6g} cannot be met: the least this network allows is {least[worst]:.6g}; "
                           f"ask for at least that, or exclude fewer layers")
+    if isinstance(plan, PatternPlan):
+        return 1.0, choose(1.0)  # where less would do, the pattern is still what was asked for
     exact = all(name in plan.cost(choose(0.0)) for name in target.limits)
     low, high, best = 0.0, 1.0, choose(1.0)
     for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from lilliput.core import Budget, Entry, PreconditionError, Report, Result, describe
 from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
-from lilliput.prune.allocation import Allocation, uniform
+from lilliput.prune.allocation import Allocation, FromNetwork, resolved, uniform
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.during import Pruning, WhileTraining
 from lilliput.prune.fitting import Measure, Target, meet
@@ -33,12 +33,32 @@ class FineTune:
     hooks: tuple[Hook, ...] = ()
 
 
+class Preparation(Protocol):
+    """Training before pruning."""
+
+    @property
+    def fit(self) -> Fit:
+        """How to train."""
+        ...
+
+    def hooks(self, traced: Traced, /) -> tuple[Hook, ...]:
+        """What is done while the network trains; raises `PreconditionError` for a network that it does not suit."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slim:
     """Training before pruning with an L1 penalty on batch-norm scales."""
 
     fit: Fit = field(default_factory=Fit)
     strength: float = 1e-4
+
+    def hooks(self, traced: Traced) -> tuple[Hook, ...]:
+        """Raises `PreconditionError` where there is no batch norm."""
+        names = tuple(str(n.args[1].target) for n in traced.graph.nodes if "batch_norm" in str(n.target) and n.args[1] is not None)
+        if not names:
+            raise PreconditionError("the penalty is on batch-norm scales, and this network has no batch norm: pass one that has")
+        return (NormPenalty(names, self.strength),)
 
 
 def floating(model: nn.Module, data: Any) -> Traced:
@@ -78,12 +98,12 @@ class Prune:
     """
 
     method: str
-    budget: Budget
+    budget: Budget | None
     criterion: Criterion
     unit: Channels | Element = field(default_factory=Channels)
-    allocation: Allocation = uniform
+    allocation: Allocation | FromNetwork = uniform
     schedule: Schedule | WhileTraining = field(default_factory=OneShot)
-    prepare: Slim | None = None
+    prepare: Preparation | None = None
     recover: FineTune | None = None
     compensate: Compensation | None = None
     measure: Measure | None = field(default=None, repr=False)
@@ -94,36 +114,38 @@ class Prune:
         began = time.perf_counter()
         traced = self._checked(model, data)
         if self.prepare is not None:
-            traced = self._slimmed(traced, data, self.prepare)
+            traced = self._fit(traced, data, self.prepare.fit, self.prepare.hooks(traced), "prepare")
         plan = self.unit.plan(traced)
         target = Target.of(self.budget, plan, traced, self.measure)
         stats = gather(traced, data, self.criterion.needs)
         scores = plan.scores(self.criterion, stats, traced)
-        amount, keep = meet(plan, scores, self.allocation, target, traced)
+        ready = replace(self, allocation=resolved(self.allocation, plan, scores, traced, data))
+        amount, keep = meet(plan, scores, ready.shares, target, traced)
         if isinstance(self.schedule, Progressive):
             for sparsity in self.schedule.amounts(amount):
                 masked = copy.deepcopy(traced)
-                apply_masks_(masked, plan.masks(plan.keep(scores, self.allocation(scores, sparsity))))
+                apply_masks_(masked, plan.masks(plan.keep(scores, ready.shares(scores, sparsity))))
                 scores = plan.scores(self.criterion, gather(masked, data, self.criterion.needs), traced)
-            amount, keep = meet(plan, scores, self.allocation, target, traced)
-        small, keep = self._carried_out(plan, target, self._compensated(traced, plan, keep, stats), amount, keep, data)
+            amount, keep = meet(plan, scores, ready.shares, target, traced)
+        small, keep = ready._carried_out(plan, target, ready._compensated(traced, plan, keep, stats), amount, keep, data)
         rises = None if data is None else sensitivity(plan, keep, traced, data)
         entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep, rises)), promised=dict(target.limits),
                       measured=target.cost(plan, keep, lambda: small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
                       seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))
 
+    @property
+    def shares(self) -> Allocation:
+        """The allocation; raises `PreconditionError` for one that is made on a network, and has not been."""
+        if isinstance(self.allocation, FromNetwork):
+            raise PreconditionError(f"{type(self.allocation).__name__} is made on a network: take what its `on` returns")
+        return self.allocation
+
     def _checked(self, model: nn.Module, data: Any) -> Traced:
         traced = floating(model, data)
         if not isinstance(self.schedule, OneShot | Progressive) and self.recover is None:
             raise PreconditionError(f"{type(self.schedule).__name__} pruning happens while training: pass fine_tune=Fit(...)")
         return traced
-
-    def _slimmed(self, traced: Traced, data: Any, slim: Slim) -> Traced:
-        names = tuple(str(n.args[1].target) for n in traced.graph.nodes if "batch_norm" in str(n.target) and n.args[1] is not None)
-        if not names:
-            raise PreconditionError(f"{self.method} ranks channels by batch-norm scales, and this network has no batch norm")
-        return self._fit(traced, data, slim.fit, (NormPenalty(names, slim.strength),), "prepare")
 
     def _carried_out(self, plan: Plan, target: Target, traced: Traced, amount: float, keep: list[Keep],
                      data: Any) -> tuple[Traced, list[Keep]]:
@@ -135,10 +157,10 @@ class Prune:
         if not isinstance(self.schedule, Gradual | Soft):
             trained, keep = self.schedule.carry_out(traced, self._under_way(plan, target, amount, keep, data, self.recover))
             return recalibrated(trained, data), keep
-        hook = TightenMasks(plan, self.criterion, self.allocation, amount, self.schedule, self.compensate)
+        hook = TightenMasks(plan, self.criterion, self.shares, amount, self.schedule, self.compensate)
         trained = self._fit(traced, data, self.recover.fit, (*self.recover.hooks, hook), "recover")
         scores = plan.scores(self.criterion, gather(trained, data, self.criterion.needs), trained)
-        keep = meet(plan, scores, self.allocation, target, trained)[1]
+        keep = meet(plan, scores, self.shares, target, trained)[1]
         # What soft pruning zeroes at the very end was still there when batch norms took their statistics.
         return recalibrated(plan.apply(keep, trained), data), keep
 
@@ -154,7 +176,7 @@ class Prune:
         def train(model: Traced, config: Fit, hooks: tuple[Hook, ...], phase: str) -> Traced:
             return self._fit(model, data, config, (*recover.hooks, *hooks), phase)
 
-        return Pruning(plan=plan, criterion=self.criterion, allocation=self.allocation, target=target, amount=amount, keep=keep, data=data,
+        return Pruning(plan=plan, criterion=self.criterion, allocation=self.shares, target=target, amount=amount, keep=keep, data=data,
                        fit=recover.fit, train=train)
 
     def _held(self, plan: Plan, keep: list[Keep]) -> tuple[Hook, ...]:

@@ -11,6 +11,27 @@ from lilliput.prune.recipes.basic import (
     sfp,
     taylor,
 )
+from lilliput.prune.recipes.reconstruction import layerwise_obs, mfac, obc, obs, sparsegpt, wanda, woodfisher
 from lilliput.prune.recipes.saliency import force, grasp, lamp, lookahead, obd, snip, taylor_activation
+from lilliput.prune.recipes.semi_structured import block, n_m, n_m_attention
+from lilliput.prune.recipes.sparse_training import (
+    continuous_sparsification,
+    dns,
+    dnw,
+    dpf,
+    dsr,
+    dst,
+    growing_regularisation,
+    lottery_ticket,
+    rigl,
+    soft_threshold,
+    sparse_momentum,
+)
+from lilliput.prune.recipes.structured import catro, ccp, group_fisher, hrank, lfpc, rd_prune, scop, scp
 
-__all__ = ["dependency_groups", "force", "fpgm", "grasp", "l1_norm", "lamp", "lookahead", "magnitude_global", "magnitude_gradual", "network_slimming", "obd", "random", "sfp", "snip", "taylor", "taylor_activation"]
+__all__ = ["block", "catro", "ccp", "continuous_sparsification", "dependency_groups", "dns", "dnw", "dpf", "dsr",
+           "dst", "force", "fpgm", "grasp", "group_fisher", "growing_regularisation", "hrank", "l1_norm", "lamp",
+           "layerwise_obs", "lfpc", "lookahead", "lottery_ticket", "magnitude_global", "magnitude_gradual", "mfac",
+           "n_m", "n_m_attention", "network_slimming", "obc", "obd", "obs", "random", "rd_prune", "rigl", "scop",
+           "scp", "sfp", "snip", "soft_threshold", "sparse_momentum", "sparsegpt", "taylor", "taylor_activation",
+           "wanda", "woodfisher"]
