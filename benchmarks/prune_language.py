@@ -2,9 +2,10 @@
 
     python -m benchmarks.prune_language --json benchmarks/results/prune_language.json ["METHOD PATTERN" ...]
 
-The network is `trained` of `benchmarks.language`. Half of the weights of every linear layer but the last go, in any place (`50%`) or two
-of every four (`2:4`), layer by layer on 128 windows of the training split, and nothing is trained afterwards. Magnitude is Wanda without
-the norms of the inputs: as with Wanda the weights of an output compete with each other. `val` is for choosing, `test` for the table.
+The network is `trained` of `benchmarks.language`. Half of the weights of every linear layer but the last go, in any place (`50%`)
+or two of every four (`2:4`), layer by layer on 128 windows of the training split, and nothing is trained afterwards. Magnitude is
+Wanda without the norms of the inputs: as with Wanda the weights of an output compete with each other. `val` is for choosing,
+`test` for the table.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def test_digest_follows_content_not_spelling_or_name() -> None:
     ("seed: 3", "seed: -1", "half.yaml:4: seed:"),
     ("model: resnet20\n", "", "model: is missing"),
     ("prune.fpgm:", "prune.fpgn:", "half.yaml:7: steps.0.prune.fpgn: unknown method 'prune.fpgn'; did you mean prune.fpgm"),
-    ("prune.fpgm:", "prune.wanda:", "half.yaml:7: steps.0.prune.wanda: prune.wanda is planned"),
+    ("prune.fpgm:", "search.darts:", "half.yaml:7: steps.0.search.darts: search.darts is planned"),
     ("{macs: 50%}\n", "50%\n", "half.yaml:7: steps.0: the options of prune.fpgm must be a mapping"),
     ("  - quantize.minmax", "  - {a: 1, b: 2}", "half.yaml:11: steps.2: a step is one catalogue id"),
     ("max_drop: 0.5", "max_drop: 500", "half.yaml:12: budget: max_drop is percentage points"),

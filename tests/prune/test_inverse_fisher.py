@@ -53,8 +53,8 @@ def test_blocks_are_those_of_the_dense_inverse(block, damping):
         expected, size = dense(part, damping), part.shape[1]
         np.testing.assert_allclose(found[i, :size, :size], expected, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(fisher.diagonal(found, weight).flatten()[start: start + block], expected.diagonal(), rtol=1e-7)
-        np.testing.assert_allclose(product[start: start + block], expected @ vector.flatten()[start: start + block].numpy(), rtol=1e-6,
-                                   atol=1e-8)
+        wanted = expected @ vector.flatten()[start: start + block].numpy()
+        np.testing.assert_allclose(product[start: start + block], wanted, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("damping", [1e-3, 1.0])
@@ -64,7 +64,8 @@ def test_vectors_are_the_whole_dense_inverse(damping):
     found = {"a": vectors[:, :18], "b": vectors[:, 18:]}
     expected, wanted = dense(GRADIENTS, damping), torch.randn(24).double()
     product = fisher.product(found, {"a": wanted[:18].reshape(3, 6), "b": wanted[18:].reshape(6, 1)})
-    np.testing.assert_allclose(torch.cat([part.flatten() for part in product.values()]), expected @ wanted.numpy(), rtol=1e-6, atol=1e-8)
+    joined = torch.cat([part.flatten() for part in product.values()])
+    np.testing.assert_allclose(joined, expected @ wanted.numpy(), rtol=1e-6, atol=1e-8)
     diagonal = torch.cat([fisher.diagonal(part, torch.zeros(part.shape[1])) for part in found.values()])
     np.testing.assert_allclose(diagonal, expected.diagonal(), rtol=1e-7)
     assert (product["a"].shape, product["b"].shape) == ((3, 6), (6, 1))
@@ -143,7 +144,8 @@ def test_making_up_for_removals_helps(recipe, digits):
 def test_gradually_while_training(recipe, digits):
     model, found = digits
     fisher = replace(recipe(Budget(params=0.2)).criterion.fisher, batches=8)
-    step = recipe(Budget(params=0.2), schedule=Gradual(updates=3), fine_tune=Fit(epochs=1, batch_size=32, optimizer=SGD(lr=0.01)), fisher=fisher)
+    training = Fit(epochs=1, batch_size=32, optimizer=SGD(lr=0.01))
+    step = recipe(Budget(params=0.2), schedule=Gradual(updates=3), fine_tune=training, fisher=fisher)
     result = step(model, found)
     left = sum(int((p != 0).sum()) for p in result.model.parameters() if p.ndim > 1) + 34
     assert 0.99 * 0.2 * profile(model).params <= left <= 0.2 * profile(model).params

@@ -101,7 +101,7 @@ class BlockFisher(_Gradients):
 class MatrixFreeFisher(_Gradients):
     """The whole matrix, by as many vectors as there are gradients: `F^-1 = I / damping - sum_i s_i s_i'`.
 
-    `s_i = F_i^-1 g_i / sqrt(m + g_i' F_i^-1 g_i)`, where `F_i^-1` holds the gradients before `g_i`, and so follows from the vectors
+    `s_i = F_i^-1 g_i / sqrt(m + g_i' F_i^-1 g_i)`, where `F_i^-1` holds the gradients before `g_i`, and so comes from the vectors
     before `s_i`. A tensor's statistic is its part of them, `(m, weights)`: 8 bytes to each weight and gradient. The paper keeps
     `F_i^-1 g_i` and the denominators apart, which comes to the same. (frantar2021mfac)
     """
@@ -127,7 +127,7 @@ class MatrixFreeFisher(_Gradients):
 
     def product(self, found: Tensors, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`v / damping - sum_i s_i (s_i' v)`."""
-        shares = sum((found[name] @ vector.flatten() for name, vector in vectors.items()), torch.zeros((), dtype=torch.float64))
+        shares = torch.stack([found[name] @ vector.flatten() for name, vector in vectors.items()]).sum(0)
         return {name: vector / self.damping - (shares @ found[name]).reshape(vector.shape) for name, vector in vectors.items()}
 
 

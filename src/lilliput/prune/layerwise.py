@@ -1,4 +1,4 @@
-"""The composer of pruning layer by layer: a solver for one layer's weights, on the inputs that the pruned layers before it give."""
+"""The composer of pruning layer by layer: a solver for one layer's weights, on the inputs that pruned layers before it give."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class LayerByLayer:
     """Prune linear layers and convolutions from input to output, each with what the pruned network gives it for inputs.
 
     Every layer loses the same share: what the budget asks for, or what `pattern` says by itself, and then there need be no
-    budget. A solver sees a layer as rows, and their inputs by `H = 2 / positions sum x x'` over `samples` samples; a convolution's
-    columns come with its input channels innermost. Without `recover`, batch-norm statistics are estimated anew in the end.
+    budget. A solver sees a layer as rows, and their inputs by `H = 2 / positions sum x x'` over `samples` samples; columns of a
+    convolution come with its input channels innermost. Without `recover`, batch-norm statistics are estimated anew in the end.
     Weights on inputs that were always zero go first, and stay what they were where they stay.
     """
 
@@ -68,9 +68,9 @@ class LayerByLayer:
         rows = [{**row, "output_error": errors[name]} for row, name in zip(plan.rows(kept), plan.names, strict=True)]
         share = sum(drops) / sum(len(k) for k in kept)
         notes = [f"sparsity {share:.4f}", *notes, *plan.notes(), *(f"{name} stays whole: {why}" for name, why in refused.items())]
-        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(rows), notes=tuple(notes),
-                      promised={} if target is None else dict(target.limits),
-                      measured={} if target is None else target.cost(plan, kept, lambda: small), seconds=time.perf_counter() - began)
+        promised, measured = ({}, {}) if target is None else (dict(target.limits), target.cost(plan, kept, lambda: small))
+        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(rows), promised=promised, measured=measured,
+                      notes=tuple(notes), seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))
 
     def _layers(self, traced: Traced) -> tuple[dict[str, fx.Node], dict[str, str]]:
@@ -106,13 +106,13 @@ class LayerByLayer:
     def _drops(self, plan: ElementPlan, traced: Traced) -> tuple[list[int], Target | None]:
         """How many weights of each layer go, and the budget's limits."""
         if not plan.names:
-            raise BudgetError(f"{self.method} finds nothing in this network to prune: it takes linear layers and convolutions whose "
-                              "weights are their own")
+            raise BudgetError(f"{self.method} finds nothing in this network to prune: it takes linear layers and convolutions "
+                              "whose weights are their own")
         target = None if self.budget is None else Target.of(self.budget, plan, traced, None)
         if self.pattern.share is None:
             if target is None:
-                raise PreconditionError(f"{self.method} is not told how much goes: pass a budget such as Budget(params=0.5), or a "
-                                        "pattern that says it, NM(n=2, m=4)")
+                raise PreconditionError(f"{self.method} is not told how much goes: pass a budget such as Budget(params=0.5), or "
+                                        "a pattern that says it, NM(n=2, m=4)")
             keep = meet(plan, plan.scores(Magnitude(), Stats(), traced), uniform, target, traced)[1]
             return [int((~k).sum()) for k in keep], target
         drops = [round(self.pattern.share * len(k)) for k in plan.everything()]
@@ -121,7 +121,7 @@ class LayerByLayer:
             if not target.met(cost):
                 worst = max(target.limits, key=lambda name: cost[name] / target.limits[name])
                 raise BudgetError(f"{worst} <= {target.limits[worst]:.6g} cannot be met: the least this network allows is "
-                                  f"{cost[worst]:.6g} with {self.pattern}; ask for at least that, or take a pattern that removes more")
+                                  f"{cost[worst]:.6g} with {self.pattern}; ask for that, or take a pattern that removes more")
         return drops, target
 
     def _walked(self, walk: Walk, layers: dict[str, fx.Node], drops: dict[str, int]) -> tuple[dict[str, Keep], dict[str, float]]:

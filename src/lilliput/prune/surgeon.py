@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class ExactOBS:
-    """The weight with the least `w_q^2 / (2 [H^-1]_qq)` goes, `w -= w_q / [H^-1]_qq H^-1 e_q`, and `H^-1` is that of what is left.
+    """The weight with the least `w_q^2 / (2 [H^-1]_qq)` goes, `w -= w_q / [H^-1]_qq H^-1 e_q`, with `H` that of what is left.
 
     Of the squared error of a layer's outputs the Hessian has a block to every output, `H = 2 X X'`, the same for all, so the rows
     only compete (hassibi1993obs, frantar2022obc). After each step `H^-1 -= H^-1 e_q e_q' H^-1 / [H^-1]_qq`; here steps are kept,

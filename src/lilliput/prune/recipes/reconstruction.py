@@ -25,13 +25,13 @@ def _recover(fine_tune: Fit | None) -> FineTune | None:
 
 def obs(budget: Budget, *, fine_tune: Fit | None = None, unit: Element = Element(), samples: int = 256,
         checkpoint: Path | None = None) -> LayerByLayer:
-    """One weight after the other goes, each the one that costs least, and all others make up for it (Hassibi 1993, `hassibi1993obs`).
+    """One weight after the other goes, the one that costs least, and all others make up for it (Hassibi 1993, `hassibi1993obs`).
 
     Departs from the paper, whose Hessian is that of the network's error and far too large for networks of today: this one is that
     of each layer's own outputs, where it is exact, as with `obc`, which is the same but for its patterns.
     """
-    return LayerByLayer(method="prune.obs", budget=budget, solver=ExactOBS(), unit=unit, samples=samples, recover=_recover(fine_tune),
-                        checkpoint=checkpoint)
+    return LayerByLayer(method="prune.obs", budget=budget, solver=ExactOBS(), unit=unit, samples=samples,
+                        recover=_recover(fine_tune), checkpoint=checkpoint)
 
 
 def layerwise_obs(budget: Budget, *, fine_tune: Fit | None = None, unit: Element = Element(), samples: int = 256,
@@ -57,8 +57,9 @@ def obc(budget: Budget | None = None, *, pattern: Whole | Rows | NM = Whole(), f
 
 def sparsegpt(budget: Budget | None = None, *, pattern: Whole | Rows | NM = Whole(), fine_tune: Fit | None = None,
               unit: Element = Element(), samples: int = 256, checkpoint: Path | None = None) -> LayerByLayer:
-    """Columns from first to last, a mask to each block of them, and a Cholesky factor for all updates (Frantar 2023,
-    `frantar2023sparsegpt`).
+    """Columns from first to last, a mask to each block of them, and a Cholesky factor for all updates.
+
+    (Frantar 2023, `frantar2023sparsegpt`)
     """
     return LayerByLayer(method="prune.sparsegpt", budget=budget, solver=SparseGPT(), pattern=pattern, unit=unit, samples=samples,
                         recover=_recover(fine_tune), checkpoint=checkpoint)
@@ -73,8 +74,9 @@ def wanda(budget: Budget | None = None, *, pattern: Whole | Rows | NM = Rows(), 
 
 def woodfisher(budget: Budget, *, fine_tune: Fit | None = None, schedule: OneShot | Gradual = OneShot(),
                fisher: InverseFisher = BlockFisher(), unit: Element = Element(), checkpoint: Path | None = None) -> Prune:
-    """Weights whose removal costs least by the inverse Fisher information, in blocks, go, and the others make up for it (Singh 2020,
-    `singh2020woodfisher`).
+    """Weights whose removal costs least by the inverse Fisher information, in blocks, go, and the others make up for it.
+
+    (Singh 2020, `singh2020woodfisher`)
     """
     return Prune(method="prune.woodfisher", budget=budget, criterion=RemovalCost(fisher=fisher), unit=unit, schedule=schedule,
                  allocation=global_threshold, recover=_recover(fine_tune), compensate=Compensate(fisher=fisher),
@@ -83,7 +85,7 @@ def woodfisher(budget: Budget, *, fine_tune: Fit | None = None, schedule: OneSho
 
 def mfac(budget: Budget, *, fine_tune: Fit | None = None, schedule: OneShot | Gradual = OneShot(),
          fisher: InverseFisher = MatrixFreeFisher(), unit: Element = Element(), checkpoint: Path | None = None) -> Prune:
-    """As `woodfisher`, with the whole Fisher matrix in as many vectors as there are gradients (Frantar 2021, `frantar2021mfac`)."""
+    """As `woodfisher`, the whole Fisher matrix by as many vectors as there are gradients (Frantar 2021, `frantar2021mfac`)."""
     return Prune(method="prune.mfac", budget=budget, criterion=RemovalCost(fisher=fisher), unit=unit, schedule=schedule,
                  allocation=global_threshold, recover=_recover(fine_tune), compensate=Compensate(fisher=fisher),
                  checkpoint=checkpoint)
