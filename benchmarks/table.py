@@ -221,6 +221,23 @@ def _order(rows: Rows) -> Cell:
     return text, "", len(found) == 4 and all(len(r) == 3 for r in found.values()) and means[0] <= means[1] < means[2] < means[3]
 
 
+def _one_shot(rows: Rows) -> Cell:
+    """Test perplexity with half of the weights gone."""
+    texts, good = [], True
+    for pattern in ("50%", "2:4"):
+        magnitude, wanda, sparsegpt = (rows[f"{method} {pattern}"]["test"] for method in ("magnitude", "wanda", "sparsegpt"))
+        texts.append(f"{pattern}: SparseGPT {sparsegpt:.3f}, Wanda {wanda:.3f}, magnitude {magnitude:.3f}")
+        good &= sparsegpt <= wanda < magnitude
+    return "; ".join(texts) + f"; dense {rows['dense']['test']:.3f}", "", good
+
+
+def _blocks(rows: Rows) -> Cell:
+    """Time against dense products, medians over rounds."""
+    taken = {case: {peer: values[0] for peer, values in r["ours takes"].items()} for case, r in rows.items()}
+    text = "; ".join(f"{case}: {of['torch_fp32']:.2f}x, {of['ort_fp32']:.2f}x" for case, of in taken.items())
+    return f"{text} of torch's and ONNX Runtime's fp32", "", max(taken["32x32, 75"].values()) < 1
+
+
 def _mixed(rows: Rows) -> Cell:
     """Points of test accuracy above uniform widths, trained or not as the method is; predictions ranked against what is true."""
     trained = ("uniform_trained", "fracbits", "dq", "dnas_bits", "dmbq", "alq_bits")
@@ -382,6 +399,10 @@ FIGURES = (
     Figure(name="ternary and binary weights, ResNet-8 on Fashion-MNIST, by seed: points lost", bar="TTQ <= TWN < XNOR-Net < BNN", file="quantize",
            cell=_order),
     Figure(name="mixed precision at 4.0 bits on average, ResNet-8: points above uniform 4 bits, by seed", bar="none below", file="mixed", cell=_mixed),
+    Figure(name="language model with half of the weights gone in one shot: test perplexity", bar="SparseGPT <= Wanda < magnitude",
+           file="prune_language", cell=_one_shot),
+    Figure(name="block-sparse product, 128 x 1,024 by 1,024 x 1,024, one thread: time by block and percentage of zeros",
+           bar="below dense at 75% zero", file="block_sparse", cell=_blocks),
     Figure(name="LiteRT, full integer: largest difference of one operator given the same inputs", bar="1 step", file="litert", cell=_litert),
     Figure(name="MLPerf Tiny's int8 models, lowered: outputs equal to TensorFlow Lite Micro's", bar="all", file="tflm", cell=_tflm),
     Figure(name="the same on x86-64, plain kernels: arena / flash, instructions of one run", bar="less memory, fewer instructions", file="tflm",
