@@ -11,7 +11,7 @@ from torch import nn
 
 from lilliput.core import Budget, PreconditionError
 from lilliput.graph import trace
-from lilliput.prune import Channels, Element, Layer, Magnitude, Prune, Stats
+from lilliput.prune import Channels, Element, GeometricMedian, Layer, Magnitude, Prune, Stats
 from lilliput.prune.allocation import global_threshold, resolved, uniform
 from lilliput.prune.features import ClassScatter, MapRank, Rank, TraceRatio
 from lilliput.prune.fisher import Collaborative, GroupFisher, InputSlopes, OutputSlopes
@@ -84,10 +84,10 @@ def test_slopes_are_sums_of_weights_times_their_gradients_sample_by_sample(group
 
 def test_channels_that_make_up_for_each_other_go_together():
     # E u u' is [[4, -4, 2], [-4, 4, -2], [2, -2, 1]]: the third goes for 1/2, then the second for 2 - 2, not the first for 2 + 2.
-    scores = Collaborative().joined(torch.tensor([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0]], dtype=torch.float64))
+    scores = Collaborative().joined([torch.tensor([[2.0, -2.0], [-2.0, 2.0], [1.0, -1.0]], dtype=torch.float64)])
     assert scores.tolist() == pytest.approx([1, 2 / 3, 1 / 3])
     # The linear term: removal changes the loss by -u + u^2 / 2, which is -1/2 for u = 1, and 3/2 for u = -1.
-    assert Collaborative().joined(torch.tensor([[-1.0], [1.0]], dtype=torch.float64)).tolist() == [1.0, 0.5]
+    assert Collaborative().joined([torch.tensor([[-1.0], [1.0]], dtype=torch.float64)]).tolist() == [1.0, 0.5]
 
 
 def test_ranks_of_maps_by_hand():
@@ -121,10 +121,10 @@ def test_scatter_between_and_within_classes_by_hand():
 def test_trace_ratio_by_hand_and_against_the_best_sets():
     # What never varies goes first; then 113 / 23 becomes 109 / 7, 104 / 20 or 13 / 19; then 100 / 4 or 9 / 3.
     totals = torch.tensor([[100.0, 4.0], [4.0, 16.0], [0.0, 0.0], [9.0, 3.0]], dtype=torch.float64)
-    assert TraceRatio().joined(totals).tolist() == [1.0, 0.5, 0.25, 0.75]
+    assert TraceRatio().joined([totals]).tolist() == [1.0, 0.5, 0.25, 0.75]
     generator = torch.Generator().manual_seed(0)
     totals = torch.rand(6, 2, generator=generator, dtype=torch.float64) + 0.1
-    order = TraceRatio().joined(totals).argsort(descending=True)
+    order = TraceRatio().joined([totals]).argsort(descending=True)
     for size in range(1, 7):
         def ratio(members):
             return float(totals[list(members), 0].sum() / totals[list(members), 1].sum())
@@ -270,6 +270,12 @@ def test_savings_by_hand():
     assert shares(scores, 3 / 8).tolist() == pytest.approx([2 / 3, 1 / 5])
     with pytest.raises(PreconditionError, match="Channels"):
         map_elements(Element().plan(plan.coupling.traced))
+
+
+def test_scores_of_channels_are_no_scores_of_weights():
+    traced = trace(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
+    with pytest.raises(PreconditionError, match=r"GeometricMedian scores channels and not single weights: pass unit=Channels\(\)"):
+        Element().plan(traced).scores(GeometricMedian(), Stats(), traced)
 
 
 class Named:

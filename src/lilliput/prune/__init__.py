@@ -59,6 +59,7 @@ from lilliput.prune.recipes import (
 from lilliput.prune.rewinding import Rewinding
 from lilliput.prune.savings import PerSaving
 from lilliput.prune.schedules import Gradual, OneShot, Soft
+from lilliput.prune.selection import LassoSelection
 from lilliput.prune.semistructured import Block, Patterned
 from lilliput.prune.statistics import Stats
 from lilliput.prune.step import FineTune, Prune, Slim
@@ -66,7 +67,7 @@ from lilliput.prune.straight_through import Movement, Refined
 from lilliput.prune.units import Channels, Element
 
 __all__ = ["NM", "Block", "Channels", "Element", "FineTune", "Gated", "GeometricMedian", "Gradual", "GroupMagnitude",
-           "GrowingPenalty", "Layer", "LayerByLayer", "Magnitude", "Movement", "NormScale", "OneShot", "Patterned",
+           "GrowingPenalty", "LassoSelection", "Layer", "LayerByLayer", "Magnitude", "Movement", "NormScale", "OneShot", "Patterned",
            "PerSaving", "Prune", "Random", "RateDistortion", "Refined", "Rewinding", "Rewiring", "Rows", "Slim",
            "Soft", "SoftChannels", "Stats", "Taylor", "Whole", "block", "catro", "ccp", "continuous_sparsification",
            "dependency_groups", "dns", "dnw", "dpf", "dsr", "dst", "force", "fpgm", "grasp", "group_fisher",

@@ -2,11 +2,12 @@
 
 A criterion is `(layer, stats) -> scores`, with scores of the layer's shape (one per weight) or one per index of its
 first dimension. `roles` says which tensors of a coupled group it looks at, `needs` which statistics it reads. A `Joint`
-one gives a vector per index instead, and scores what those of coupled tensors add up to.
+one gives a vector per index instead, and scores what those of coupled tensors say together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -53,13 +54,13 @@ class Criterion(Protocol):
 
 @runtime_checkable
 class Joint(Criterion, Protocol):
-    """A criterion of coupled channels as a whole: it gives vectors `(slices, k)`, `k` the same for all tensors.
+    """A criterion of coupled channels as a whole: it gives a vector per slice, `(slices, k)`.
 
-    Vectors are added over the slices of a unit, in all tensors of the group that it looks at, and `joined` scores the sums.
+    Vectors are added over the slices of a unit in a tensor, and `joined` scores what the tensors of a group say together.
     """
 
-    def joined(self, totals: Tensor) -> Tensor:
-        """One score per unit of a group, of `totals` (units, k), float64; larger matters more."""
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """One score per unit of a group, of a matrix (units, k), float64, for each tensor that it looks at; larger matters more."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,21 +31,25 @@ def without_empty_channels(traced: Traced) -> Traced:
         coupling = Coupling(traced)
         keep = coupling.keep_all()
         for group in coupling.groups:
-            trial = _tried(group, traced, keep)
-            if trial is not None and _same(coupling, trial, inputs, wanted):
-                keep = trial
+            trials = (_without(group, empty, keep) for empty in _candidates(group, traced) if empty.any())
+            keep = next((trial for trial in trials if _same(coupling, trial, inputs, wanted)), keep)
         return shrink(coupling, keep)
 
 
-def _tried(group: Group, traced: Traced, keep: Keep) -> Keep | None:
-    """Flags without the empty units of a group, one of which stays where all are; None where there is nothing to remove."""
-    empty = _silent(group, traced, ("out", "norm", "other")) | _silent(group, traced, ("in",))
-    if empty.all():
-        empty[0] = False
-    if not empty.any():
-        return None
+def _candidates(group: Group, traced: Traced) -> Iterator[NDArray[np.bool_]]:
+    """Units of a group that may be empty: those that are silent or not read, or, if that was too much, the one or the other."""
+    silent, unread = _silent(group, traced, ("out", "norm", "other")), _silent(group, traced, ("in",))
+    yield silent | unread
+    if silent.any() and unread.any():
+        yield from (unread, silent)
+
+
+def _without(group: Group, empty: NDArray[np.bool_], keep: Keep) -> Keep:
+    """Flags without these units of a group, the first of which stays where they are all."""
     trial = keep.copy()
     trial[group.components[empty]] = False
+    if empty.all():
+        trial[group.components[0]] = True
     return trial
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -109,8 +110,9 @@ class TraceRatio:
         """Scatter between and within classes (slices, 2)."""
         return _of(stats[self.scatter], layer)
 
-    def joined(self, totals: Tensor) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Scores; larger matters more."""
+        totals = torch.stack(list(parts)).sum(0)
         between, within = totals.unbind(1)
         left, scores = torch.ones(len(totals), dtype=torch.bool), torch.zeros(len(totals), dtype=torch.float64)
         for place in range(len(totals)):

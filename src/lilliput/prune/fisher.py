@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -91,9 +91,9 @@ class GroupFisher:
         """Slopes (slices, samples)."""
         return _of(stats[self.reading if layer.role == "in" else self.making], layer)
 
-    def joined(self, totals: Tensor) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Scores; larger matters more."""
-        return totals.square().mean(1) / 2
+        return torch.stack(list(parts)).sum(0).square().mean(1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +118,9 @@ class Collaborative:
         """Slopes (slices, samples)."""
         return _of(stats[self.making], layer)
 
-    def joined(self, totals: Tensor) -> Tensor:
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Scores; larger matters more."""
+        totals = torch.stack(list(parts)).sum(0)
         products = totals @ totals.T / totals.shape[1]
         rise = products.diagonal() / 2 - totals.mean(1)
         scores = torch.zeros(len(totals), dtype=torch.float64)

@@ -60,6 +60,10 @@ class Target:
             costs |= {name: self.measure[name](small) for name in missing}
         return {name: costs[name] for name in self.limits}
 
+    def structural(self, plan: Plan) -> bool:
+        """Whether structure alone tells every limited cost."""
+        return self.limits.keys() <= plan.cost(plan.everything()).keys()
+
     def met(self, costs: Mapping[str, float]) -> bool:
         """Whether no limit is exceeded."""
         return all(costs[name] <= limit for name, limit in self.limits.items())
@@ -86,7 +90,7 @@ def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, tra
                           f"ask for at least that, or exclude fewer layers")
     if isinstance(plan, PatternPlan):
         return 1.0, choose(1.0)  # where less would do, the pattern is still what was asked for
-    exact = all(name in plan.cost(choose(0.0)) for name in target.limits)
+    exact = target.structural(plan)
     low, high, best = 0.0, 1.0, choose(1.0)
     for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):
         middle = (low + high) / 2

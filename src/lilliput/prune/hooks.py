@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from lilliput.prune.allocation import Allocation
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.schedules import Gradual, Soft
 from lilliput.prune.statistics import Stats, gather
-from lilliput.prune.units import Plan
+from lilliput.prune.units import Plan, Scores
 from lilliput.train import Hook, State
 
 
@@ -65,9 +65,12 @@ class HoldMasks(Hook):
 
 
 class TightenMasks(HoldMasks):
-    """Masks that follow a schedule while the network trains; see `Gradual` and `Soft`."""
+    """Masks that follow a schedule while the network trains, towards the sparsity that `amount` asks for by the scores of the moment.
 
-    def __init__(self, plan: Plan, criterion: Criterion, allocation: Allocation, amount: float, schedule: Gradual | Soft,
+    See `Gradual` and `Soft`.
+    """
+
+    def __init__(self, plan: Plan, criterion: Criterion, allocation: Allocation, amount: Callable[[Scores], float], schedule: Gradual | Soft,
                  compensate: Compensation | None = None) -> None:
         super().__init__({})
         self.plan, self.criterion, self.allocation, self.amount, self.schedule = plan, criterion, allocation, amount, schedule
@@ -96,7 +99,7 @@ class TightenMasks(HoldMasks):
         self.fraction = fraction
         stats = gather(state.model, state.data, self.criterion.needs, seed=state.config.seed)
         scores = self.plan.scores(self.criterion, stats, state.model)
-        keep = self.plan.keep(scores, self.allocation(scores, self.amount * fraction))
+        keep = self.plan.keep(scores, self.allocation(scores, self.amount(scores) * fraction))
         self.masks = self.plan.masks(keep)
         if self.compensate is not None:
             change_weights_(state.model, self.compensate(state.model, stats, self.masks))

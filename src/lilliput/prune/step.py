@@ -21,7 +21,7 @@ from lilliput.prune.hooks import Compensation, HoldMasks, NormPenalty, TightenMa
 from lilliput.prune.schedules import Gradual, OneShot, Progressive, Schedule, Soft
 from lilliput.prune.sensitivity import sensitivity
 from lilliput.prune.statistics import Stats, gather
-from lilliput.prune.units import Channels, Element, Plan
+from lilliput.prune.units import ChannelPlan, Channels, Element, Plan, Scores
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
 
 
@@ -157,7 +157,13 @@ class Prune:
         if not isinstance(self.schedule, Gradual | Soft):
             trained, keep = self.schedule.carry_out(traced, self._under_way(plan, target, amount, keep, data, self.recover))
             return recalibrated(trained, data), keep
-        hook = TightenMasks(plan, self.criterion, self.shares, amount, self.schedule, self.compensate)
+
+        def amounts(scores: Scores) -> float:
+            # What a share of the channels saves depends on which they are, and that changes; a share of the weights is one.
+            moving = isinstance(plan, ChannelPlan) and target.structural(plan)
+            return meet(plan, scores, self.shares, target, traced)[0] if moving else amount
+
+        hook = TightenMasks(plan, self.criterion, self.shares, amounts, self.schedule, self.compensate)
         trained = self._fit(traced, data, self.recover.fit, (*self.recover.hooks, hook), "recover")
         scores = plan.scores(self.criterion, gather(trained, data, self.criterion.needs), trained)
         keep = meet(plan, scores, self.shares, target, trained)[1]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lilliput.core.errors import PreconditionError
 from lilliput.graph import Traced, profile
 from lilliput.graph.cost import Cost
 from lilliput.graph.coupling import Coupling, Group, Keep, Slot
@@ -100,8 +101,8 @@ class ChannelPlan:
 
     def _group_scores(self, group: Group, criterion: Criterion, stats: Stats, traced: Traced) -> NDArray[np.float64]:
         if isinstance(criterion, Joint):
-            vectors = [_over_units(slot, _values(slot, criterion, stats, traced), group.units) for slot in _scored(group, criterion)]
-            return criterion.joined(torch.stack(vectors).sum(0)).numpy()
+            parts = [_over_units(slot, _values(slot, criterion, stats, traced), group.units) for slot in _scored(group, criterion)]
+            return criterion.joined(parts).numpy()
         total, counted = np.zeros(group.units), np.zeros(group.units)
         for slot in _scored(group, criterion):
             part = _slot_scores(slot, criterion, stats, traced, group.units)
@@ -241,7 +242,14 @@ class ElementPlan:
 
     def scores(self, criterion: Criterion, stats: Stats, traced: Traced) -> Scores:
         """One score per weight, laid out as the tensor: an allocation may look at shapes."""
-        return [criterion(Layer(name=n, weight=traced.tensor(n).detach()), stats).double().cpu().numpy() for n in self.names]
+        found = []
+        for name in self.names:
+            weight = traced.tensor(name).detach()
+            values = criterion(Layer(name=name, weight=weight), stats)
+            if values.shape != weight.shape:
+                raise PreconditionError(f"{type(criterion).__name__} scores channels and not single weights: pass unit=Channels()")
+            found.append(values.double().cpu().numpy())
+        return found
 
     def keep(self, scores: Scores, sparsity: NDArray[np.float64]) -> list[Keep]:
         """Keep the best weights of each tensor, at least one."""

@@ -9,6 +9,7 @@ from lilliput.prune.allocation import global_threshold, uniform
 from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Magnitude, NormScale, Random, Taylor
 from lilliput.prune.fitting import Measure
 from lilliput.prune.schedules import Gradual, OneShot, Soft
+from lilliput.prune.selection import LassoSelection
 from lilliput.prune.step import FineTune, Prune, Slim
 from lilliput.prune.units import Channels, Element
 from lilliput.train import Fit
@@ -19,13 +20,15 @@ def recovery(fine_tune: Fit | None) -> FineTune | None:
     return None if fine_tune is None else FineTune(fit=fine_tune)
 
 
-def l1_norm(budget: Budget, *, fine_tune: Fit | None = None, unit: Channels = Channels(), measure: Measure | None = None,
-            checkpoint: Path | None = None) -> Prune:
+def l1_norm(budget: Budget, *, criterion: Magnitude | LassoSelection = Magnitude(1.0), fine_tune: Fit | None = None, unit: Channels = Channels(),
+            measure: Measure | None = None, checkpoint: Path | None = None) -> Prune:
     """Filters with the smallest L1 norm go, the same share of every layer (Li 2017, `li2017pruning`).
 
-    The LASSO channel selection of He 2017 is not part of it: that is a recovery, which this recipe does not choose.
+    With `criterion=LassoSelection()` it is the channels that LASSO takes last to make up what the layers behind give, and least squares
+    fits those layers' weights to the channels that stay (He 2017, `he2017channel`).
     """
-    return Prune(method="prune.l1_norm", budget=budget, criterion=Magnitude(1.0), unit=unit, recover=recovery(fine_tune),
+    compensate = criterion.reconstruction if isinstance(criterion, LassoSelection) else None
+    return Prune(method="prune.l1_norm", budget=budget, criterion=criterion, unit=unit, recover=recovery(fine_tune), compensate=compensate,
                  measure=measure, checkpoint=checkpoint)
 
 

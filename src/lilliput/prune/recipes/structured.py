@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lilliput.core import Budget
-from lilliput.prune.allocation import global_threshold, uniform
+from lilliput.prune.allocation import Allocation, FromNetwork, global_threshold, uniform
 from lilliput.prune.criteria import Magnitude
 from lilliput.prune.features import Rank, TraceRatio
 from lilliput.prune.fisher import Collaborative, GroupFisher
@@ -22,11 +22,11 @@ from lilliput.prune.units import Channels, Element
 from lilliput.train import Fit
 
 
-def group_fisher(budget: Budget, *, fine_tune: Fit | None = None, updates: int = 10, allocation: PerSaving = PerSaving(),
+def group_fisher(budget: Budget, *, fine_tune: Fit | None = None, updates: int = 10, allocation: Allocation | FromNetwork = PerSaving(),
                  measure: Measure | None = None, checkpoint: Path | None = None) -> Prune:
     """Coupled channels with the least Fisher importance for the memory of their maps go, in steps while it is trained (Liu 2021, `liu2021gfp`).
 
-    `allocation=PerSaving(macs)` weighs by multiplications instead. The paper removes one channel every few steps; here `updates` times
+    `allocation=PerSaving(macs)` weighs by multiplications instead, `global_threshold` by nothing. The paper removes one channel every few steps; here `updates` times
     several. Without training all go at once.
     """
     schedule = OneShot() if fine_tune is None else Gradual(curve=linear, updates=updates)
