@@ -37,7 +37,7 @@ def row(case: str) -> dict[str, Any]:
     name, _, batch = case.partition(", ")
     m, side = (1, _WIDE) if batch else (_SQUARE, _SQUARE)
     calls = _binary(rng, side) if case == "1024" else _low(rng, m, side, _BITS[name])
-    calls |= _onnxruntime(rng, m, side) | _torch(m, side)
+    calls |= int8_ways(rng, m, side) | _torch(m, side)
     with latency.pinned_threads(1):
         compared = latency.compare(calls, rounds=_ROUNDS, warmup=5)
     out: dict[str, Any] = {"case": case, "m": m, "n": side, "k": side, "threads": 1}
@@ -74,7 +74,7 @@ def _torch(m: int, side: int) -> dict[str, Call]:
     return {"torch_fp32": lambda: torch.matmul(x, w, out=out)}
 
 
-def _onnxruntime(rng: np.random.Generator, m: int, side: int) -> dict[str, Call]:
+def int8_ways(rng: np.random.Generator, m: int, side: int) -> dict[str, Call]:
     """The three ways to an int8 product, each a session whose input and output are bound."""
     x = rng.integers(0, 256, (m, side), dtype=np.uint8)
     w = rng.integers(-127, 128, (side, side), dtype=np.int8)

@@ -9,6 +9,7 @@
 
 #include "convolution.h"
 #include "gemm_sparse.h"
+#include "gemm_sparse_bytes.h"
 
 namespace nb = nanobind;
 
@@ -110,6 +111,26 @@ void bind_sparse(nb::module_ &module) {
         },
         nb::arg("path"), nb::arg("a"), nb::arg("weights"), nb::arg("mnk"), nb::arg("c"), nb::arg("work"),
         "Product of floats and sparse weights; returns a status.");
+    module.def(
+        "gemm_sparse_bytes_workspace",
+        [](int path, size_t m, size_t k) { return lp_gemm_sparse_bytes_workspace(path_of(path), m, k); }, nb::arg("path"), nb::arg("m"),
+        nb::arg("k"), "Bytes that `gemm_sparse_bytes` wants.");
+    module.def(
+        "gemm_sparse_bytes",
+        [](int path, Array<const uint8_t> a, bool is_signed,
+           std::tuple<Array<const int8_t>, Array<const uint32_t>, Array<const uint64_t>> weights, std::array<size_t, 3> mnk, Integers c,
+           Bytes work) {
+            nb::gil_scoped_release released;
+            const auto &[values, quads, starts] = weights;
+            if (starts.shape(0) == 0 || values.shape(0) / LP_SPARSE_QUAD < quads.shape(0)) {
+                return static_cast<int>(LP_TOO_SHORT);
+            }
+            const lp_activations rows = {a.data(), a.shape(0), mnk[0], is_signed};
+            const lp_sparse_bytes w = {values.data(), quads.data(), quads.shape(0), starts.data(), starts.shape(0) - 1, mnk[1], mnk[2]};
+            return static_cast<int>(lp_gemm_sparse_bytes(path_of(path), &rows, &w, c.data(), c.shape(0), workspace(work)));
+        },
+        nb::arg("path"), nb::arg("a"), nb::arg("is_signed"), nb::arg("weights"), nb::arg("mnk"), nb::arg("c"), nb::arg("work"),
+        "Product of bytes and sparse weights; returns a status.");
 }
 
 static lp_window window_of(const Window &w) {

@@ -59,25 +59,25 @@ static void lay_out(const float *a, size_t rows, size_t k, float *out) {
     }
 }
 
-static lp_status check_indices(const lp_sparse_weights *w) {
-    if (w->panels != w->n / LP_SPARSE_ROWS + (w->n % LP_SPARSE_ROWS != 0u)) {
+lp_status lp_check_sparse(const uint64_t *starts, size_t panels, const uint32_t *indices, size_t stored, size_t n, size_t limit) {
+    if (panels != n / LP_SPARSE_ROWS + (n % LP_SPARSE_ROWS != 0u)) {
         return LP_BAD_SHAPE;
     }
-    if (w->panels != 0u && (w->starts == NULL || (w->stored != 0u && (w->values == NULL || w->columns == NULL)))) {
+    if (panels != 0u && (starts == NULL || (stored != 0u && indices == NULL))) {
         return LP_NULL;
     }
     uint64_t last = 0;
-    for (size_t p = 0; w->panels != 0u && p <= w->panels; ++p) {
-        if (w->starts[p] < last || w->starts[p] > w->stored) {
+    for (size_t p = 0; panels != 0u && p <= panels; ++p) {
+        if (starts[p] < last || starts[p] > stored) {
             return LP_BAD_SHAPE;
         }
-        last = w->starts[p];
+        last = starts[p];
     }
     uint32_t largest = 0;
     for (size_t s = 0; s < (size_t)last; ++s) {
-        largest = w->columns[s] > largest ? w->columns[s] : largest;
+        largest = indices[s] > largest ? indices[s] : largest;
     }
-    return last != 0u && largest >= w->k ? LP_BAD_SHAPE : LP_OK;
+    return last != 0u && largest >= limit ? LP_BAD_SHAPE : LP_OK;
 }
 
 lp_status lp_gemm_sparse(lp_path path, const float *a, size_t size, size_t m, const lp_sparse_weights *w, float *c, size_t room,
@@ -88,7 +88,7 @@ lp_status lp_gemm_sparse(lp_path path, const float *a, size_t size, size_t m, co
     if (w == NULL) {
         return LP_NULL;
     }
-    const lp_status status = check_indices(w);
+    const lp_status status = lp_check_sparse(w->starts, w->panels, w->columns, w->stored, w->n, w->k);
     if (status != LP_OK || m == 0u || w->n == 0u) {
         return status;
     }
@@ -96,7 +96,7 @@ lp_status lp_gemm_sparse(lp_path path, const float *a, size_t size, size_t m, co
     if ((w->k != 0u && m > size / w->k) || m > room / w->n || work.size < needed) {
         return LP_TOO_SHORT;
     }
-    if (c == NULL || (w->k != 0u && a == NULL) || (needed != 0u && work.bytes == NULL)) {
+    if (c == NULL || (w->k != 0u && a == NULL) || (w->stored != 0u && w->values == NULL) || (needed != 0u && work.bytes == NULL)) {
         return LP_NULL;
     }
     const kernel *chosen = kernel_of(path);

@@ -44,24 +44,24 @@ class SparseWeights:
         values, columns, starts = self.values, self.columns, self.starts
         typed = values.dtype in (np.float32, np.int8) and columns.dtype == np.uint32 and starts.dtype == np.uint64
         laid = all(array.flags.c_contiguous for array in (values, columns, starts))
-        if not (typed and laid) or columns.ndim != 1 or values.shape != (columns.size, PANEL, *([_QUAD] if self.bytes else [])):
+        if not (typed and laid) or columns.ndim != 1 or values.shape != (columns.size, PANEL, *([_QUAD] if self.integers else [])):
             raise PreconditionError("sparse weights are values (stored, 16), or bytes (stored, 16, 4), columns (stored) and starts (panels + 1): "
                                     "make them with pack_sparse")
-        if self.rows < 0 or not 0 <= self.inputs <= _most(self.bytes) or starts.shape != (-(-self.rows // PANEL) + 1,):
+        if self.rows < 0 or not 0 <= self.inputs <= _most(self.integers) or starts.shape != (-(-self.rows // PANEL) + 1,):
             raise PreconditionError(f"{self.rows} x {self.inputs} weights do not have {starts.size} starts of panels: make them with pack_sparse")
         falling = starts[0] != 0 or starts[-1] != columns.size or bool((starts[1:] < starts[:-1]).any())
         if falling or (columns.size and int(columns.max()) * self.width >= self.inputs):
             raise PreconditionError(f"starts or columns of these weights leave {self.rows} x {self.inputs}: make them with pack_sparse")
 
     @property
-    def bytes(self) -> bool:
+    def integers(self) -> bool:
         """Whether the weights are int8."""
         return bool(self.values.dtype == np.int8)
 
     @property
     def width(self) -> int:
         """Columns that are stored together."""
-        return _QUAD if self.bytes else 1
+        return _QUAD if self.integers else 1
 
     @property
     def density(self) -> float:
@@ -119,18 +119,18 @@ def gemm_sparse(a: NDArray[Any], weights: SparseWeights, *, out: NDArray[Any] | 
     so that they stay out where `A` has infinities. Bytes, int8 or uint8, are exact. `out` receives the result where it is given. Raises
     `PreconditionError` for shapes and types that do not fit.
     """
-    if a.ndim < 1 or a.shape[-1] != weights.inputs or (a.dtype != np.float32 and not weights.bytes):
+    if a.ndim < 1 or a.shape[-1] != weights.inputs or (a.dtype != np.float32 and not weights.integers):
         raise PreconditionError(f"activations {a.dtype} {a.shape} do not meet weights (N, {weights.inputs}) of {weights.values.dtype}: pass "
-                                f"{'bytes' if weights.bytes else 'float32'} (..., {weights.inputs})")
+                                f"{'bytes' if weights.integers else 'float32'} (..., {weights.inputs})")
     path, shape = chosen(instructions), (*a.shape[:-1], weights.rows)
-    kind = np.dtype(np.int32 if weights.bytes else np.float32)
-    flat = octets(a) if weights.bytes else np.ascontiguousarray(a).reshape(-1)
+    kind = np.dtype(np.int32 if weights.integers else np.float32)
+    flat: Any = octets(a) if weights.integers else np.ascontiguousarray(a).reshape(-1)
     c = np.empty(shape, kind) if out is None else out
     if c.shape != shape or c.dtype != kind or not c.flags.c_contiguous or not c.flags.writeable:
         raise PreconditionError(f"out must be a writeable, contiguous {kind} array of shape {shape}, not {c.dtype} {c.shape}")
     mnk = (math.prod(a.shape[:-1]), weights.rows, weights.inputs)
     packed: Any = (weights.values.reshape(-1), weights.columns, weights.starts)
-    if weights.bytes:
+    if weights.integers:
         work = workspace(_native.gemm_sparse_bytes_workspace(path, mnk[0], mnk[2]))
         run(_native.gemm_sparse_bytes(path, flat, a.dtype == np.int8, packed, mnk, c.reshape(-1), work))
     else:
