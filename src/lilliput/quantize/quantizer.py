@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,11 @@ class Follow(Protocol):
 class Simulation(nn.Module, ABC):
     """How a training method rounds, in place of the quantizer's own way, until training ends.
 
-    Its parameters are trained with the network's. What it returns in evaluation must lie on the grid that `settle` leaves.
+    Its parameters are trained with the network's. What it returns in evaluation must lie on the grid that `settle` leaves; `whole` tells
+    whether that holds whole numbers times a scale.
     """
+
+    whole: ClassVar[bool] = True
 
     @property
     def limited(self) -> list[nn.Parameter]:
@@ -127,7 +130,7 @@ class Quantizer(nn.Module):
     @property
     def integer(self) -> bool:
         """Whether a layer's sums of these values are whole numbers times a scale: not where scales lie along a weight's inputs."""
-        return self.whole and self.grid.axis in (None, 0, 1)
+        return self.whole and (self.simulation is None or self.simulation.whole) and self.grid.axis in (None, 0, 1)
 
     @property
     def learned(self) -> list[Tensor]:

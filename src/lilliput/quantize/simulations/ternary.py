@@ -90,6 +90,8 @@ class _TwoScales(torch.autograd.Function):
 class TwoScales(Simulation):
     """Two learned scales of a whole weight, and a threshold at the share `share` of the largest magnitude."""
 
+    whole = False
+
     def __init__(self, start: Tensor, share: float) -> None:
         super().__init__()
         self.share = share
