@@ -17,6 +17,7 @@ import typer
 from lilliput.core import LilliputError
 
 if TYPE_CHECKING:
+    from lilliput.deploy.c.project import Project, Trial
     from lilliput.pipelines.run import Run
 
 P = ParamSpec("P")
@@ -275,16 +276,7 @@ def deploy(
     code = c.Code(name=name, rounding=roundings[rounding], storage=storages[weights], activations=arenas[activations])
     project = c.to_c(model, out, target=target, limits=limits, code=code)
     trial = c.run(project, c.read_samples(run, project.plan.program.inputs)) if run else None
-    figures = {"target": target, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
-               "macs": project.plan.program.macs}
-    if project.plan.patches:
-        found = project.plan.patches
-        figures["patches"] = f"{found.rows} x {found.columns} up to {found.layer}, {found.extra:,} multiplications more"
-    narrow = [step.output for step in project.plan.program.steps if step.output.bits < 8]
-    if narrow:
-        figures["sub_byte"] = f"{len(narrow)} values in {' and '.join(map(str, sorted({buffer.bits for buffer in narrow})))} bits"
-    if trial:
-        figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
+    figures = _figures(project, trial)
     if as_json:
         typer.echo(json.dumps({"folder": str(project.folder), "files": project.files, **figures, "steps": project.rows(), "beside": beside}))
     else:
@@ -296,6 +288,21 @@ def deploy(
     if trial and trial.wrong:
         typer.secho(f"{trial.wrong} codes differ from the integer reference: this is a defect, please report it with the model", fg="red", err=True)
         raise typer.Exit(1)
+
+
+def _figures(project: Project, trial: Trial | None) -> dict[str, Any]:
+    """What a project takes, and what its run counted."""
+    figures: dict[str, Any] = {"target": project.target.name, "arena": project.plan.arena, "least_arena": project.plan.bound, "constants": project.constants, "code": project.code,
+               "macs": project.plan.program.macs}
+    if project.plan.patches:
+        found = project.plan.patches
+        figures["patches"] = f"{found.rows} x {found.columns} up to {found.layer}, {found.extra:,} multiplications more"
+    narrow = [step.output for step in project.plan.program.steps if step.output.bits < 8]
+    if narrow:
+        figures["sub_byte"] = f"{len(narrow)} values in {' and '.join(map(str, sorted({buffer.bits for buffer in narrow})))} bits"
+    if trial:
+        figures |= {"samples": trial.samples, "wrong": trial.wrong, "instructions": trial.instructions, "stack": trial.stack}
+    return figures
 
 
 def _bytes(text: str | None) -> int | None:

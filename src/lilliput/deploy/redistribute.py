@@ -21,6 +21,7 @@ from lilliput.graph.receptive import Field, per_axis, receptive_fields
 from lilliput.graph.rules.base import argument
 from lilliput.graph.shapes import forget_shapes, shapes
 from lilliput.graph.trace import Traced, trace
+from lilliput.graph.weights import has_own_weight, weight_name, weight_of
 from lilliput.train import Fit, fit, recalibrate_batchnorm
 
 
@@ -59,7 +60,7 @@ class Redistribute:
         if not found:
             raise PreconditionError(f"no convolution without a stride lies before a total stride of {self.stride}: raise stride=, or leave the network")
         for node, _ in found:
-            weight = _weight(traced, node)
+            weight = weight_of(traced, node)
             yield _row(node, weight, 1)
             axes = tuple(range(2, weight.ndim))
             _set_(traced, node, weight.sum(axes, keepdim=True), (0,) * len(axes))
@@ -67,13 +68,13 @@ class Redistribute:
     def _grow_(self, traced: Traced, before: tuple[int, ...]) -> Iterator[Row]:
         while any(now < then for now, then in zip(_reach(traced), before, strict=True)):
             known = shapes(traced)
-            open_ = [(cost(known[node], _weight(traced, node), one), node) for node, one in _kernels(traced)
-                     if max(one.stride) >= self.stride and max(_weight(traced, node).shape[2:]) + 2 <= self.largest]
+            open_ = [(cost(known[node], weight_of(traced, node), one), node) for node, one in _kernels(traced)
+                     if max(one.stride) >= self.stride and max(weight_of(traced, node).shape[2:]) + 2 <= self.largest]
             if not open_:
                 raise PreconditionError(f"the receptive field cannot stay at {before} pixels: no kernel behind a total stride of {self.stride} may grow; "
                                         f"lower stride= or raise largest={self.largest}")
             node = min(open_, key=lambda pair: pair[0])[1]
-            weight = _weight(traced, node)
+            weight = weight_of(traced, node)
             yield _row(node, weight, max(weight.shape[2:]) + 2)
             axes = weight.ndim - 2
             padding = per_axis(argument(node, 4, "padding"), axes)
@@ -92,24 +93,21 @@ def _kernels(traced: Traced) -> Iterator[tuple[fx.Node, Field]]:
     fields = receptive_fields(traced)
     for node in traced.graph.nodes:
         read = node.args[0] if node.args else None
-        if node.target not in CONVOLUTIONS[:3] or read not in fields or not _stored(node.args[1]):
+        if node.target not in CONVOLUTIONS[:3] or read not in fields or not _own(node):
             continue
-        kernel = _weight(traced, node).shape[2:]
+        kernel = weight_of(traced, node).shape[2:]
         padding, holes = (per_axis(argument(node, place, name), len(kernel)) for place, name in ((4, "padding"), (5, "dilation")))
         if max(kernel) > 1 and all(k % 2 and p == hole * (k // 2) for k, p, hole in zip(kernel, padding, holes, strict=True)):
             yield node, fields[read]
 
 
-def _stored(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.op == "get_attr" and len(node.users) == 1
-
-
-def _weight(traced: Traced, node: fx.Node) -> Tensor:
-    return traced.tensor(str(node.args[1].target)).detach()  # type: ignore[union-attr]
+def _own(node: fx.Node) -> bool:
+    """Whether the weight is stored as it is read, by this layer alone."""
+    return isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr" and has_own_weight(node)
 
 
 def _set_(traced: Traced, node: fx.Node, weight: Tensor, padding: tuple[int, ...]) -> None:
-    traced.set_tensor(str(node.args[1].target), weight.contiguous())  # type: ignore[union-attr]
+    traced.set_tensor(weight_name(node), weight.contiguous())
     axes = len(padding)
     step, holes = (list(per_axis(argument(node, place, name), axes)) for place, name in ((3, "stride"), (5, "dilation")))
     node.args = (*node.args[:2], argument(node, 2, "bias"), step, list(padding), holes, argument(node, 6, "groups", 1))
@@ -118,7 +116,7 @@ def _set_(traced: Traced, node: fx.Node, weight: Tensor, padding: tuple[int, ...
 
 
 def _row(node: fx.Node, weight: Tensor, kernel: int) -> Row:
-    return {"layer": str(node.args[1].target).rpartition(".")[0], "kernel": max(weight.shape[2:]), "new_kernel": kernel}  # type: ignore[union-attr]
+    return {"layer": weight_name(node).rpartition(".")[0], "kernel": max(weight.shape[2:]), "new_kernel": kernel}
 
 
 def _reach(traced: Traced) -> tuple[int, ...]:

@@ -58,9 +58,8 @@ def _silent(group: Group, traced: Traced, roles: tuple[str, ...]) -> NDArray[np.
     slots = [s for s in group.slots if s.role in roles and s.tensor.rpartition(".")[2] not in _STATISTICS]
     silent = np.full(group.units, bool(slots))
     for slot in slots:
-        tensor = traced.tensor(slot.tensor).detach().movedim(slot.dim, 0).flatten(1) if traced.tensor(slot.tensor).ndim > 1 else \
-            traced.tensor(slot.tensor).detach()[:, None]
-        used = (tensor != 0).any(1).cpu().numpy()
+        slices = traced.tensor(slot.tensor).detach().movedim(slot.dim, 0)
+        used = (slices.reshape(len(slices), -1) != 0).any(1).cpu().numpy()
         silent[slot.unit[used & (slot.unit >= 0)]] = False
     return silent
 

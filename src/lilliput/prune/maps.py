@@ -11,19 +11,20 @@ from torch import Tensor, fx
 
 from lilliput.graph import Traced
 from lilliput.graph.fold import CONVOLUTIONS
+from lilliput.graph.products import LAYERS, is_supported
 from lilliput.graph.rules.base import op_name
 from lilliput.graph.weights import weight_name
 from lilliput.prune.statistics import Batches
 
 Tap = Callable[[Tensor], Tensor]
 
-_LAYERS = (*CONVOLUTIONS, torch.ops.aten.linear.default)
 _FOLLOWS = frozenset({"batch_norm", "relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu", "elu"})
 
 
 def layers(traced: Traced) -> list[fx.Node]:
     """Convolutions and linear layers whose weight is a parameter."""
-    return [node for node in traced.graph.nodes if node.target in _LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"]
+    found = (node for node in traced.graph.nodes if node.target in LAYERS and is_supported(node))
+    return [node for node in found if isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"]
 
 
 def behind(node: fx.Node) -> fx.Node:

@@ -7,6 +7,7 @@ convolutions, whose inputs lie along another dimension, stay whole.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,7 +70,7 @@ class Block(Element):
         return BlockPlan(traced, self)
 
 
-class _RowPlan(ElementPlan):
+class _RowPlan(ElementPlan, ABC):
     """Weights whose rows are outputs; every tensor is a group, and a choice is made on its rows."""
 
     def __post_init__(self) -> None:
@@ -86,8 +87,9 @@ class _RowPlan(ElementPlan):
             chosen.append(laid_back(found, shape).numpy().ravel())
         return chosen
 
+    @abstractmethod
     def _kept(self, scores: Tensor, share: float) -> Tensor:
-        raise NotImplementedError
+        """What stays of a weight's rows, given their scores and the share that goes."""
 
 
 class PatternPlan(_RowPlan):

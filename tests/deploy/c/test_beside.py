@@ -10,6 +10,7 @@ import pytest
 
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.c import beside, lower
+from lilliput.deploy.c.harness import call
 
 TINY = Path(__file__).parents[1] / "tflite" / "tiny.tflite"
 micro = pytest.mark.skipif(importlib.util.find_spec("tflite_micro") is None, reason="tflite-micro is not installed: make test-litert")
@@ -29,7 +30,7 @@ def test_only_what_runs_within_the_function_is_counted(tmp_path):
     (tmp_path / "main.c").write_text("volatile int x;\n__attribute__((noinline)) void inner(int n) { while (n--) x++; }\n"
                                      "__attribute__((noinline)) void counted(int n) { inner(n); x = 0; }\n"
                                      "int main(int c, char **v) { inner(5000); counted(c > 1 ? 2000 : 1000); return x != 0; }\n")
-    beside._call(["cc", "-O1", "main.c", "-o", "main"], tmp_path)
+    call(["cc", "-O1", "main.c", "-o", "main"], tmp_path)
     (short, names, _), (long, _, _) = (beside._count(("counted",), ["./main", *more], tmp_path) for more in ([], ["more"]))
     assert {"counted", "inner"} <= names
     assert "main" not in names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,9 +12,9 @@ from os import PathLike
 from pathlib import Path
 
 from lilliput.core.errors import CorruptFileError, PreconditionError
-from lilliput.deploy.c.project import Code, to_c
+from lilliput.deploy.c.harness import call
+from lilliput.deploy.c.project import to_c
 
-_SECONDS = 600
 _INTERPRETER = "_ZN6tflite5micro16MicroInterpreter"
 # Names of what belongs to the Python package alone.
 _WRAPPING = re.compile(r"InterpreterWrapper|PythonOpsResolver|pybind|numpy|^_?Py", re.IGNORECASE)
@@ -74,8 +73,8 @@ def beside_micro(model: str | PathLike[str], *, python: str | PathLike[str] = sy
 
 
 def _ours(path: Path, folder: Path) -> Costs:
-    project = to_c(path, folder / "project", target="host", code=Code(name="model"))
-    _call(["make", "-s", "model_test", "CFLAGS=-O2"], project.folder)
+    project = to_c(path, folder / "project", target="host")
+    call(["make", "-s", "model_test", "CFLAGS=-O2"], project.folder)
     counted, _, out = _count(("model_invoke",), ["./model_test"], project.folder)
     samples = re.match(r"(\d+) samples, 0 wrong", out)
     assert samples is not None
@@ -101,7 +100,7 @@ def _count(within: tuple[str, ...], command: list[str], folder: Path) -> tuple[i
     """Instructions within functions, called ones included; the names of what ran in them, mangled; what the command printed."""
     file = folder / "callgrind.out"
     toggles = [f"--toggle-collect={function}" for function in within]
-    out = _call(["valgrind", "--quiet", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={file}", *toggles, *command], folder)
+    out = call(["valgrind", "--quiet", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={file}", *toggles, *command], folder)
     costs = _costs(file.read_text(errors="replace"))
     return sum(costs.values()), {name for name, cost in costs.items() if cost}, out
 
@@ -126,16 +125,6 @@ def _costs(profile: str) -> dict[str, int]:
 
 def _sizes(library: Path) -> dict[str, int]:
     """Bytes of a library's functions, without those of its Python package."""
-    lines = _call(["nm", "-S", "--defined-only", str(library)], library.parent).splitlines()
+    lines = call(["nm", "-S", "--defined-only", str(library)], library.parent).splitlines()
     rows = [line.split(maxsplit=3) for line in lines]
     return {row[3]: int(row[1], 16) for row in rows if len(row) == 4 and row[2] in "tTwW" and not _WRAPPING.search(row[3])}
-
-
-def _call(command: list[str], folder: Path) -> str:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    except subprocess.TimeoutExpired as error:
-        raise PreconditionError(f"{command[0]} did not end within {_SECONDS} s") from error
-    if done.returncode:
-        raise PreconditionError(f"{command[0]} failed with {done.returncode}: {(done.stderr or done.stdout).strip()[-600:]}")
-    return done.stdout

@@ -53,7 +53,8 @@ def missing(target: Target) -> str | None:
     return None if not absent else f"{target.name} needs {' and '.join(absent)}: install the packages {' '.join(_PACKAGES[tool] for tool in absent)}"
 
 
-def _call(command: Sequence[str], folder: Path, seconds: float = 600) -> str:
+def call(command: Sequence[str], folder: Path, seconds: float = 600) -> str:
+    """What a command prints, run in a folder; raises `PreconditionError` with its last words when it fails."""
     try:
         done = subprocess.run(list(command), cwd=folder, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
@@ -68,7 +69,7 @@ def compile_objects(folder: Path, target: Target, level: str = "-O2") -> list[Pa
     sources = sorted(path for path in folder.glob("*.c") if not path.name.endswith("_test.c"))
     flags = ["-std=c99", level, "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections", "-I.", *target.flags, *target.libraries]
     for source in sources:
-        _call([target.compiler, *flags, "-c", source.name, "-o", f"{source.stem}.o"], folder)
+        call([target.compiler, *flags, "-c", source.name, "-o", f"{source.stem}.o"], folder)
     return [source.with_suffix(".o") for source in sources]
 
 
@@ -77,7 +78,7 @@ def sizes(objects: Sequence[Path], target: Target) -> Sizes:
     tool = target.compiler.replace("gcc", "size") if target.compiler != "cc" else "size"
     code = constants = 0
     for path in objects:
-        for name, size in re.findall(r"^(\.\S+)\s+(\d+)", _call([tool, "-A", path.name], path.parent), re.MULTILINE):
+        for name, size in re.findall(r"^(\.\S+)\s+(\d+)", call([tool, "-A", path.name], path.parent), re.MULTILINE):
             code += int(size) if name.startswith(".text") else 0
             constants += int(size) if name.startswith((".rodata", ".srodata", ".data", ".sdata")) else 0
     return Sizes(code=code, constants=constants)
@@ -119,10 +120,10 @@ def execute(folder: Path, main: str, values: Mapping[str, Any], target: Target, 
     for file, template in (("harness_main.c", main), ("harness_start.c", "start.c.j2"), ("link.ld", "link.ld.j2")):
         write_text(folder / file, templates.get_template(f"harness/{template}").render(**values))
     objects = compile_objects(folder, target, level)
-    _call([target.compiler, *target.flags, *target.libraries, "-nostartfiles", "-T", "link.ld", "-Wl,--gc-sections", *(o.name for o in objects),
+    call([target.compiler, *target.flags, *target.libraries, "-nostartfiles", "-T", "link.ld", "-Wl,--gc-sections", *(o.name for o in objects),
            "-o", "program.elf"], folder)
     (folder / "input.bin").write_bytes(data)
-    out = _call([board.emulator, "-M", board.machine, *board.options, "-display", "none", "-serial", "null", "-monitor", "none",
+    out = call([board.emulator, "-M", board.machine, *board.options, "-display", "none", "-serial", "null", "-monitor", "none",
                  "-semihosting-config", "enable=on,target=native", "-icount", "shift=0,sleep=off", "-kernel", "program.elf"], folder)
     found = {key: int(value) for key, value in re.findall(r"^(\w+) (\d+)$", out, re.MULTILINE)}
     found["ticks"] = round((found["ticks"] - found["idle"]) * board.instructions_per_tick)

@@ -13,13 +13,12 @@ from torch import Tensor, fx
 from lilliput.core.errors import PreconditionError
 from lilliput.deploy.litert.extra import needed
 from lilliput.deploy.litert.flatbuffer import Value
-from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.products import LAYERS
 
 # LiteRT's weights have no code -128: kernels multiply them in pairs that would leave sixteen bits.
 _WEIGHTS = 127
 _ACCUMULATOR = 2**31 - 1
 aten = torch.ops.aten
-_LAYERS = frozenset({*CONVOLUTIONS, *TRANSPOSED, aten.linear.default})
 # Kernels that write to one grid, whatever is asked for: scale and zero point of their result.
 FIXED = {aten.softmax.int: (1 / 256, -128), aten.sigmoid.default: (1 / 256, -128), aten.tanh.default: (1 / 128, 0)}
 
@@ -154,7 +153,7 @@ def _constant(graph: fx.GraphModule, node: fx.Node, source: fx.Node) -> fx.Node:
 
 def _weighs(node: fx.Node) -> bool:
     """Whether a layer takes the node for its weight."""
-    return any(user.target in _LAYERS and user.args[1] is node for user in node.users)
+    return any(user.target in LAYERS and user.args[1] is node for user in node.users)
 
 
 def _weight_fits(name: str, values: Tensor, scale: Tensor, zero_point: Tensor, axis: int) -> None:
