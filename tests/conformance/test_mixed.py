@@ -13,11 +13,11 @@ from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
 from lilliput.quantize import Integer, Quantizer, Static, Table, Train, exact, hawq, minmax, qat
 from lilliput.quantize.calibrate import constants
-from lilliput.quantize.mixed.ddpg import DDPG, AccuracyKept
 from lilliput.quantize.mixed.episodes import Episodes
 from lilliput.quantize.mixed.hierarchy import Hierarchical
-from lilliput.quantize.mixed.ppo import PPO, ShapedReward
+from lilliput.quantize.mixed.rewards import AccuracyKept, ShapedReward
 from lilliput.train import SGD, Fit, evaluate
+from lilliput.train.agents import DDPG, PPO
 
 ROWS = [row.id for row in methods.rows() if row.works and row.check == "tests/conformance/test_mixed.py"]
 BITS = 4.0

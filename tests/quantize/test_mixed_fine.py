@@ -8,10 +8,10 @@ from quantize_nets import NETS, arrays
 
 from lilliput.core import Budget, BudgetError, PreconditionError, RecipeError
 from lilliput.quantize import Integer, Quantizer, Scheme, Static, Widths, aq, autoq
-from lilliput.quantize.mixed.ddpg import DDPG
 from lilliput.quantize.mixed.hierarchy import Hierarchical, _Group, fitted
 from lilliput.quantize.mixed.task import Task
 from lilliput.quantize.mixed.tolerance import Tolerance, _meet, _Weight, multiples
+from lilliput.train.agents import DDPG
 
 SMALL = Hierarchical(high=DDPG(hidden=(16, 16), warmup=2), low=DDPG(hidden=(16, 16), warmup=2, memory=256), episodes=8, samples=48)
 

@@ -9,12 +9,12 @@ from quantize_nets import NETS, arrays
 
 from lilliput.core import Budget, BudgetError, RecipeError
 from lilliput.quantize import Quantizer, Static, Widths, haq, releq
-from lilliput.quantize.mixed.ddpg import DDPG, AccuracyKept, ActorCritic
-from lilliput.quantize.mixed.episodes import Agent, Episodes, Outcome, Player, Reward, filled, max_uniform, within
+from lilliput.quantize.mixed.episodes import Episodes, filled, max_uniform, within
 from lilliput.quantize.mixed.evaluator import Score
 from lilliput.quantize.mixed.features import Features, features
-from lilliput.quantize.mixed.ppo import PPO, ShapedReward
+from lilliput.quantize.mixed.rewards import AccuracyKept, Outcome, Reward, ShapedReward
 from lilliput.quantize.mixed.task import Task
+from lilliput.train.agents import DDPG, PPO, ActorCritic, Agent, Player
 
 WIDTHS = Widths(weights=(2, 4, 8))
 SMALL = DDPG(hidden=(32, 32), warmup=5, memory=256, actor_lr=1e-3, critic_lr=3e-3)

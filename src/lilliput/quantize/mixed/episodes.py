@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from lilliput.core.errors import BudgetError
 from lilliput.quantize.mixed.evaluator import Evaluator, Score
 from lilliput.quantize.mixed.features import Features, features
+from lilliput.quantize.mixed.rewards import Outcome, Reward
 from lilliput.quantize.mixed.sensitivity import at_least_one
 from lilliput.quantize.mixed.step import Chosen, Search
 from lilliput.quantize.mixed.task import Task
-
-
-class Player(ABC):
-    """An agent at work: it acts once for each layer, then learns from what the episode earned."""
-
-    @abstractmethod
-    def act(self, state: Tensor) -> int:
-        """An option, given a state `(features,)`."""
-
-    @abstractmethod
-    def learn(self, reward: float) -> None:
-        """Take in the reward of the actions since the last time."""
-
-
-class Agent(ABC):
-    """An agent's settings."""
-
-    @abstractmethod
-    def player(self, size: int, options: int, seed: int) -> Player:
-        """An agent for states of `size` features and so many options, its random numbers from `seed`."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an episode came to: the score, that of the float network, and the bits of every layer."""
-
-    score: Score
-    original: Score
-    bits: tuple[int, ...]
-    task: Task
-    features: Features
-
-    @property
-    def kept(self) -> float:
-        """Accuracy as a share of the original's; without classes the original's loss over this one's, at most 1."""
-        if self.score.accuracy == self.score.accuracy:
-            return self.score.accuracy / max(self.original.accuracy, 1e-9)
-        return min(1.0, self.original.loss / max(self.score.loss, 1e-30))
-
-
-class Reward(ABC):
-    """What an episode earns."""
-
-    @abstractmethod
-    def __call__(self, outcome: Outcome) -> float:
-        """The reward."""
+from lilliput.train.agents import Agent, Player
 
 
 @dataclass(frozen=True, kw_only=True)

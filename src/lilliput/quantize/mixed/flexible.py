@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.core.errors import PreconditionError, RecipeError
+from lilliput.core.knapsack import choose
 from lilliput.quantize.calibrate import quantizers
 from lilliput.quantize.estimators import StraightThrough
 from lilliput.quantize.grids import Grid, Parameters
-from lilliput.quantize.mixed.knapsack import choose
 from lilliput.quantize.mixed.task import Array
 from lilliput.quantize.op import fake_quantize
 from lilliput.quantize.quantizer import Quantizer, Simulation

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lilliput.core.errors import BudgetError, RecipeError
-from lilliput.quantize.mixed.ddpg import DDPG, ActorCritic
 from lilliput.quantize.mixed.episodes import max_uniform
 from lilliput.quantize.mixed.evaluator import Evaluator, Score
 from lilliput.quantize.mixed.features import features
@@ -18,6 +17,7 @@ from lilliput.quantize.mixed.sensitivity import at_least_one
 from lilliput.quantize.mixed.task import Layer, Task
 from lilliput.quantize.mixed.written import Finding, FineSearch, Written
 from lilliput.quantize.ranges import channel_bounds
+from lilliput.train.agents import DDPG, ActorCritic
 
 _CHANNEL_FEATURES = 3
 

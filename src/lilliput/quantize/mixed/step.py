@@ -12,11 +12,11 @@ import numpy as np
 from torch import nn
 
 from lilliput.core.budget import Budget
+from lilliput.core.knapsack import choose
 from lilliput.core.report import Entry, Report, Row, describe
 from lilliput.core.step import Result
 from lilliput.quantize.mixed.costs import Cost
 from lilliput.quantize.mixed.hessian import HessianTrace
-from lilliput.quantize.mixed.knapsack import choose
 from lilliput.quantize.mixed.sensitivity import Sensitivity
 from lilliput.quantize.mixed.task import Task, Widths
 from lilliput.quantize.posttraining import Static

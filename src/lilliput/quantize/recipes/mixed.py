@@ -9,20 +9,20 @@ from pathlib import Path
 from lilliput.core.budget import Budget
 from lilliput.quantize.mixed.channels import LossAware, LossGuided
 from lilliput.quantize.mixed.costs import Cost
-from lilliput.quantize.mixed.ddpg import DDPG, AccuracyKept
 from lilliput.quantize.mixed.episodes import Episodes
 from lilliput.quantize.mixed.hessian import HessianEigenvalue, HessianTrace
 from lilliput.quantize.mixed.hierarchy import Hierarchical
 from lilliput.quantize.mixed.learned import LearnMixed
 from lilliput.quantize.mixed.learners import FractionalBits, LearnedStep, SampledBranches
 from lilliput.quantize.mixed.lowering import LowerMixed
-from lilliput.quantize.mixed.ppo import PPO, ShapedReward
+from lilliput.quantize.mixed.rewards import AccuracyKept, ShapedReward
 from lilliput.quantize.mixed.step import Additive, Mixed
 from lilliput.quantize.mixed.task import Widths
 from lilliput.quantize.mixed.tolerance import Tolerance
 from lilliput.quantize.mixed.written import FineMixed
 from lilliput.quantize.posttraining import Static
 from lilliput.quantize.training import Train
+from lilliput.train.agents import DDPG, PPO
 
 __all__ = ["alq_bits", "aq", "autoq", "dmbq", "dnas_bits", "dq", "fracbits", "haq", "hawq", "releq"]
 

@@ -1,4 +1,4 @@
-"""Exact choice of one option for every layer: least value within one limit, or within several."""
+"""Exact choice of one option from every row: least value within one limit, or within several."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _TIGHTENED = 5
 def choose(values: Array, costs: Mapping[str, Array], limits: Mapping[str, float]) -> tuple[int, ...]:
     """One option for each row: `min sum_i v[i, c_i]` subject to `sum_i cost[i, c_i] <= limit` for every limit.
 
-    `values` and each of `costs` are `(layers, options)`. Exact: a dynamic programme over the undominated partial choices for
+    `values` and each of `costs` are `(rows, options)`. Exact: a dynamic programme over the undominated partial choices for
     one limit (a multiple-choice knapsack), an integer programme for several.
 
     Raises `BudgetError` where nothing meets the limits, `PreconditionError` without limits or with values that are not finite.
     """
     if not limits:
-        raise PreconditionError("the budget limits nothing that bits change: give one, such as Budget(bits=4.0)")
+        raise PreconditionError("there is nothing to choose within: give the budget a limit on what the options cost")
     if not np.isfinite(values).all():
-        raise PreconditionError("sensitivities must be finite numbers: check data and network for NaN")
+        raise PreconditionError("values of options must be finite numbers: check data and network for NaN")
     for name, limit in limits.items():
         least = float(costs[name].min(1).sum())
         if least > limit:
-            raise BudgetError(f"{name} <= {limit:.6g} cannot be met: the narrowest widths take {least:.6g}; "
-                              f"allow narrower ones or more {name}")
+            raise BudgetError(f"{name} <= {limit:.6g} cannot be met: the cheapest options take {least:.6g}; "
+                              f"allow cheaper ones or more {name}")
     if len(limits) == 1:
         (name, limit), = limits.items()
         return knapsack(values, costs[name], limit)
@@ -138,7 +138,7 @@ def programme(values: Array, costs: Mapping[str, Array], limits: Mapping[str, fl
                      bounds=Bounds(0, 1), constraints=constraints, options={"mip_rel_gap": 0.0})
         if found.x is None:
             asked = " and ".join(f"{name} <= {limit:.6g}" for name, limit in limits.items())
-            raise BudgetError(f"no widths meet {asked} together: allow more of one")
+            raise BudgetError(f"no options meet {asked} together: allow more of one")
         chosen = found.x.reshape(layers, options).argmax(1)
         picked = np.arange(layers), chosen
         over = np.array([float(costs[name][picked].sum()) > limit for name, limit in limits.items()])
@@ -147,5 +147,5 @@ def programme(values: Array, costs: Mapping[str, Array], limits: Mapping[str, fl
         # The solver's tolerance let a limit pass by a millionth: ask for that much less.
         tops = np.where(over, tops - 2e-6, tops)
     else:
-        raise BudgetError("no widths meet the budget by more than the solver's tolerance: allow slightly more")
+        raise BudgetError("no options meet the budget by more than the solver's tolerance: allow slightly more")
     return tuple(int(c) for c in chosen)

@@ -1,4 +1,4 @@
-"""The choice of widths: exact against brute force, for one limit and for several; tables of costs; errors."""
+"""The choice of one option from each row: exact against brute force, for one limit and for several; errors."""
 
 import itertools
 
@@ -7,11 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lilliput.core import Budget, BudgetError, PreconditionError, UnknownNameError
-from lilliput.quantize import Bits, Integer
-from lilliput.quantize.levels import Ternary
-from lilliput.quantize.mixed.costs import check, stored_bits, table
-from lilliput.quantize.mixed.knapsack import choose, knapsack, programme
+from lilliput.core import BudgetError, PreconditionError
+from lilliput.core.knapsack import choose, knapsack, programme
 
 
 def _brute(values, costs, limits):
@@ -75,33 +72,10 @@ def test_both_solvers_agree_on_a_deep_network():
 
 def test_budgets_that_nothing_meets_say_what_could():
     values, costs = np.zeros((2, 2)), {"bits": np.array([[2.0, 4.0], [6.0, 8.0]])}
-    with pytest.raises(BudgetError, match="narrowest widths take 8"):
+    with pytest.raises(BudgetError, match="cheapest options take 8"):
         choose(values, costs, {"bits": 7.0})
     assert choose(values, costs, {"bits": 8.0}) == (0, 0)
     with pytest.raises(PreconditionError, match="finite"):
         choose(np.array([[np.nan]]), {"bits": np.ones((1, 1))}, {"bits": 1.0})
-    with pytest.raises(PreconditionError, match="Budget"):
+    with pytest.raises(PreconditionError, match="budget a limit"):
         choose(values, costs, {})
-
-
-def test_tables_of_costs():
-    options = [Bits(2, 8), Bits(4, 8)]
-    assert table("latency", {"a": {2: 0.5, 4: 1.0, 8: 2.0}}, ["a"], options).tolist() == [[0.5, 1.0]]
-    assert table("energy", lambda layer, bits: bits.weights * bits.activations + len(layer), ["a", "bb"], options).tolist() == [[17, 33], [18, 34]]
-    with pytest.raises(UnknownNameError, match="latency table"):
-        table("latency", {"a": {2: 1.0, 4: 1.0}}, ["b"], options)
-    with pytest.raises(PreconditionError, match=r"lacks \[4\] bits for a"):
-        table("latency", {"a": {2: 1.0}}, ["a"], options)
-
-
-def test_budgets_need_something_that_widths_change():
-    check(Budget(bits=4.0, size="10K"), {})
-    check(Budget(latency="2ms"), {"latency": lambda layer, bits: 1.0})
-    for budget, words in ((Budget(), "limits no cost"), (Budget(macs=0.5), "prune"), (Budget(latency="2ms"), "needs a table")):
-        with pytest.raises(PreconditionError, match=words):
-            check(budget, {})
-
-
-def test_widths_as_onnx_stores_them():
-    assert [stored_bits(Integer(bits=b)) for b in (2, 3, 4, 5, 8, 9)] == [4, 4, 4, 8, 8, 16]
-    assert stored_bits(Ternary()) == 2

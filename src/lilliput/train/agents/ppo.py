@@ -1,20 +1,19 @@
-"""Proximal policy optimization over the layers of a network, with a recurrent policy."""
+"""Proximal policy optimization, with a recurrent policy over the steps of an episode."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lilliput.core.errors import RecipeError
-from lilliput.quantize.mixed.episodes import Agent, Outcome, Player, Reward
+from lilliput.train.agents.base import Agent, Player
 
 
 class _Policy(nn.Module):
-    """An LSTM over the layers, and two heads: scores of the options, and the value."""
+    """An LSTM over the steps, and two heads: scores of the options, and the value."""
 
     def __init__(self, size: int, options: int, hidden: int) -> None:
         super().__init__()
@@ -100,27 +99,3 @@ class _Recurrent(Player):
             self.steps.zero_grad()
             loss.backward()
             self.steps.step()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShapedReward(Reward):
-    """`(1 - q^a) max(s, t)^(b / max(s, t))`, or -1 where `s` falls below the threshold `t`.
-
-    `s` is the share of the original accuracy that is kept, `q` the cost of the bits as a share of the widest's: weights
-    fetched, each costing `memory` times an operation, and multiply-accumulates. Constants as remembered from the paper; the
-    ratio of the energies of a memory access and of an operation is the least certain of them. (elthakeb2018releq)
-    """
-
-    a: float = 0.2
-    b: float = 0.4
-    threshold: float = 0.4
-    memory: float = 120.0
-
-    def __call__(self, outcome: Outcome) -> float:
-        """The reward."""
-        kept = outcome.kept
-        if kept < self.threshold:
-            return -1.0
-        work = np.array([layer.count for layer in outcome.task.layers]) * self.memory + outcome.features.macs
-        share = float((work * np.array(outcome.bits)).sum() / (work.sum() * outcome.task.widths.weights[-1]))
-        return float((1 - share**self.a) * kept ** (self.b / kept))

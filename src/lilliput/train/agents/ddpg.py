@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lilliput.core.errors import RecipeError
-from lilliput.quantize.mixed.episodes import Agent, Outcome, Player, Reward
+from lilliput.train.agents.base import Agent, Player
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class DDPG(Agent):
 
     def player(self, size: int, options: int, seed: int) -> Player:
         """Actions between 0 and 1 are cut into as many equal parts as there are options."""
-        return _Widths(ActorCritic(self, size, seed), options)
+        return _Options(ActorCritic(self, size, seed), options)
 
 
 class ActorCritic:
@@ -107,8 +107,8 @@ class ActorCritic:
                     a.lerp_(b, self.TAU)
 
 
-class _Widths(Player):
-    """One action to each layer; every step of an episode earns what the whole does."""
+class _Options(Player):
+    """One action to each step; every step of an episode earns what the whole does."""
 
     def __init__(self, networks: ActorCritic, options: int) -> None:
         self.networks, self.options = networks, options
@@ -127,19 +127,3 @@ class _Widths(Player):
         self.networks.remember(torch.stack(self.states), torch.cat(self.actions), torch.full((len(self.states),), reward))
         self.networks.improve(len(self.states))
         self.states, self.actions = [], []
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyKept(Reward):
-    """`factor (accuracy - original accuracy)`, in points; without classes the share of the loss kept, times 100.
-
-    (wang2019haq)
-    """
-
-    factor: float = 0.1
-
-    def __call__(self, outcome: Outcome) -> float:
-        """The reward."""
-        if outcome.score.accuracy == outcome.score.accuracy:
-            return self.factor * (outcome.score.accuracy - outcome.original.accuracy)
-        return self.factor * 100 * (outcome.kept - 1)
