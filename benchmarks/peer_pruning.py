@@ -1,4 +1,4 @@
-"""torch-pruning in a process of its own: prune a torchvision model to half the channels, once cold and some times warm.
+"""torch-pruning in a process of its own: prune a model to half the channels, once cold and some times warm.
 
     .venv-peers/bin/python -m benchmarks.peer_pruning MODEL REPETITIONS
 
@@ -15,21 +15,25 @@ from typing import Any
 import torch
 import torch_pruning as tp
 
-from benchmarks import torchvision_models
+from benchmarks.prune_time import build
 
 
 def prune(model: Any, example: torch.Tensor) -> float:
     """Seconds that pruning takes."""
-    heads = model.heads.head if hasattr(model, "heads") else model.fc
+    last = next(getattr(model, name) for name in ("heads", "fc", "head") if hasattr(model, name))
+    attention = [block.attn for block in getattr(model, "blocks", ())]
     began = time.perf_counter()
     # Of a transformer's fused projections every head must keep its width: channels in multiples of the heads.
     round_to = model.encoder.layers[0].num_heads if hasattr(model, "encoder") else None
     pruner = tp.pruner.MagnitudePruner(model, example, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5,
-                                       ignored_layers=[heads], round_to=round_to)
+                                       ignored_layers=[getattr(last, "head", last)], round_to=round_to,
+                                       num_heads={a.qkv: a.heads for a in attention})
     pruner.step()
     seconds = time.perf_counter() - began
     if hasattr(model, "hidden_dim"):
         model.hidden_dim = model.conv_proj.out_channels
+    for a in attention:
+        a.head_dim = a.qkv.out_features // (3 * a.heads)
     model(example)
     return seconds
 
@@ -38,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(2)
     seconds, sizes = [], []
     for _ in range(1 + int(sys.argv[2])):
-        model, example = torchvision_models.build(sys.argv[1])
+        model, example = build(sys.argv[1])
         before = sum(p.numel() for p in model.parameters())
         seconds.append(prune(model, example))
         sizes.append(sum(p.numel() for p in model.parameters()) / before)

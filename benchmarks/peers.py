@@ -23,6 +23,8 @@ def run(module: str, *arguments: str, peer: bool = False, python: Path | None = 
     if not python.exists():
         raise RuntimeError(f"there is no {python}: `make bench` makes .venv-peers, `make test-litert` .venv-litert")
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    if peer:
+        environment["PYTHONPATH"] = str(HOME / "src")  # for the zoo
     done = subprocess.run([str(python), "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True, cwd=HOME,
                           env=environment, check=False)
     lines = done.stdout.strip().splitlines()

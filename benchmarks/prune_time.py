@@ -1,4 +1,4 @@
-"""Wall time of pruning ResNet-50 and ViT-B/16 to half the channels, tracing included, beside torch-pruning.
+"""Wall time of pruning ResNet-50, ViT-B/16, ViT-L/16 and a decoder of 24 layers to half the channels, tracing included, beside torch-pruning.
 
     python -m benchmarks.prune_time --json benchmarks/results/prune_time.json [MODEL ...]
 
@@ -16,9 +16,23 @@ from statistics import median
 from typing import Any
 
 from benchmarks.peers import run
+from benchmarks.torchvision_models import build as torchvision_model
 
 _PROCESSES, _WARM = 3, 5
 _WORKER = "--worker"
+# Layers and widths of GPT-2 medium (302 million weights in the blocks), 128 tokens.
+_DECODER = {"dim": 1024, "depth": 24, "heads": 16}
+
+
+def build(name: str) -> tuple[Any, Any]:
+    """An untrained model in evaluation mode, and an example batch of two."""
+    if name != "decoder_24":
+        return torchvision_model(name)
+    import torch
+
+    from lilliput import zoo
+
+    return zoo.create("decoder", num_classes=1000, in_chans=128, options=_DECODER).eval(), torch.randint(1000, (2, 128))
 
 
 def row(name: str) -> dict[str, Any]:
@@ -41,7 +55,6 @@ def row(name: str) -> dict[str, Any]:
 def _worker(name: str, repetitions: int) -> None:
     import torch
 
-    from benchmarks import torchvision_models
     from lilliput import prune
     from lilliput.core import Budget
     from lilliput.graph import trace
@@ -50,7 +63,7 @@ def _worker(name: str, repetitions: int) -> None:
     torch.set_num_threads(2)
     seconds, traces, recipes, share = [], [], [], 0.0
     for _ in range(1 + repetitions):
-        model, example = torchvision_models.build(name)
+        model, example = build(name)
         began = time.perf_counter()
         traced = trace(model, example)
         traces.append(time.perf_counter() - began)
@@ -73,4 +86,4 @@ if __name__ == "__main__":
     else:
         from benchmarks.results import main
 
-        main(row, ["resnet50", "vit_b_16"])
+        main(row, ["resnet50", "vit_b_16", "vit_l_16", "decoder_24"])

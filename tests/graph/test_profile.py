@@ -5,6 +5,7 @@ import torch
 from networks import build
 from torch import nn
 
+from lilliput import zoo
 from lilliput.core import PreconditionError
 from lilliput.graph import profile, trace
 
@@ -56,3 +57,9 @@ def test_layers_are_named_after_their_modules_and_add_up():
 def test_needs_an_example():
     with pytest.raises(PreconditionError, match="pass example="):
         profile(nn.Linear(2, 2))
+
+
+def test_a_network_in_training_whose_maps_end_as_one_pixel():
+    model = zoo.create("vgg11", in_chans=1, seed=0, options={"width": 0.125})
+    example = torch.zeros(2, 1, 28, 28)
+    assert profile(model.train(), example).macs == profile(model.eval(), example).macs

@@ -74,6 +74,8 @@ def unet(inputs, outputs, channels):
     ("vit_tiny", vit(128, 6, 64, 48)),
     ("decoder", decoder(256, 128, 192, 6)),
     ("unet", unet(3, 1, [32, 64, 128])),
+    ("vgg11", 9_225_984 - 2_752 + 5_130),  # torchvision's features with norms, less the biases of convolutions
+    ("vgg16", 14_723_136 - 4_224 + 5_130),
     ("phinet", 30_917 + (38 + 1) * 10),  # the authors' code without its classifier
 ])
 def test_published_parameter_counts(name, parameters):
@@ -121,6 +123,8 @@ SMALL = {
     "resnet50": ((2, 16, 16), {"small_input": True}),
     "resnet56": ((2, 8, 8), {"width": 0.5}),
     "unet": ((2, 8, 8), {"width": 0.25}),
+    "vgg11": ((2, 17, 16), {"width": 0.125}),
+    "vgg16": ((2, 16, 16), {"width": 0.125}),
     "vit_tiny": ((2, 8, 8), {"image_size": 8, "dim": 32, "depth": 2, "heads": 2}),
 }
 

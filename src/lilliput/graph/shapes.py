@@ -12,6 +12,7 @@ from lilliput.graph.trace import Traced
 
 Shape = tuple[int, ...]
 Shapes = dict[fx.Node, Any]  # a Shape, or a list of them for nodes with several results
+_BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 class _Recorder(fx.Interpreter):
@@ -30,7 +31,11 @@ class _Recorder(fx.Interpreter):
         return self._fake[target]
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        if n.target is _BATCH_NORM:
+            # Statistics of one sample of one pixel have no variance; the shape is the input's either way.
+            result = torch.empty_like(self.fetch_args_kwargs_from_env(n)[0][0])
+        else:
+            result = super().run_node(n)
         self.values[n] = result
         return result
 

@@ -11,8 +11,9 @@ from lilliput.zoo.phinet import phinet
 from lilliput.zoo.resnet import resnet18, resnet50
 from lilliput.zoo.resnet_cifar import resnet8, resnet20, resnet56
 from lilliput.zoo.unet import unet
+from lilliput.zoo.vgg import vgg11, vgg16
 from lilliput.zoo.vit import vit_tiny
 
 __all__ = ["autoencoder", "create", "decoder", "ds_cnn", "input_dtype", "input_shape", "lenet5", "lenet_300_100", "mobilenet_v1",
            "mobilenet_v2", "names", "options_of", "phinet", "resnet8", "resnet18", "resnet20", "resnet50", "resnet56", "resolve",
-           "unet", "vit_tiny"]
+           "unet", "vgg11", "vgg16", "vit_tiny"]

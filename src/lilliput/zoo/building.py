@@ -22,6 +22,7 @@ from lilliput.zoo.phinet import phinet
 from lilliput.zoo.resnet import resnet18, resnet50
 from lilliput.zoo.resnet_cifar import resnet8, resnet20, resnet56
 from lilliput.zoo.unet import unet
+from lilliput.zoo.vgg import vgg11, vgg16
 from lilliput.zoo.vit import vit_tiny
 
 SMALL = 64  # pixels up to which a network made for 224 keeps the resolution of its input at first
@@ -49,6 +50,8 @@ _ZOO = {family.build.__name__: family for family in (
     _Family(resnet50, (224, 224)),
     _Family(resnet56, (32, 32)),
     _Family(unet, (32, 32)),
+    _Family(vgg11, (32, 32)),
+    _Family(vgg16, (32, 32)),
     _Family(vit_tiny, (32, 32)),
 )}
 
