@@ -12,7 +12,7 @@ BENCHMARKS := import_time prune_time resnet18_latency calibration_memory int8 ke
               transforms mixed language prune_language diffusion torchvision80 fashion
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-litert check bench bench-quantize docs clean
+.PHONY: help install demo test test-litert check bench bench-quantize bench-prune docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make check    ruff, mypy, import-linter, C warnings, generated files"
 	@echo "make bench    run every benchmark, peers in .venv-peers; tables go to benchmarks/results"
 	@echo "make bench-quantize   every quantization method on ResNet-8; the table is benchmarks/QUANTIZE.md"
+	@echo "make bench-prune      every pruning method on ResNet-8; the table is benchmarks/PRUNE.md"
 	@echo "make docs     build the site into site/"
 	@echo "make clean    remove .venv, .venv-peers, .venv-litert and everything built"
 	@echo
@@ -94,6 +95,9 @@ bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)
 # One result file to a row; a few hours in all, and it resumes.
 bench-quantize: $(VENV)/.tests
 	@$(PY) -m benchmarks.quantize_family
+
+bench-prune: $(VENV)/.tests
+	@$(PY) -m benchmarks.prune_family
 
 docs: $(VENV)/.docs
 	$(PY) -m mkdocs build --strict

@@ -37,11 +37,20 @@ def _convolutional(epochs: int, lr: float = 0.1) -> Fit:
 NETWORKS = {
     "resnet8": Network(architecture="resnet8", fit=_convolutional(8)),
     "resnet20": Network(architecture="resnet20", fit=_convolutional(8)),
+    "resnet56": Network(architecture="resnet56", fit=_convolutional(8)),
+    "vgg16": Network(architecture="vgg16", fit=_convolutional(8, lr=0.05), options={"width": 0.5}),
     # Depthwise convolutions train faster in float32 here.
     "mobilenet_v2": Network(architecture="mobilenet_v2", fit=replace(_convolutional(8, lr=0.05), precision="32-true"), options={"width": 0.5}),
     "vit": Network(architecture="vit_tiny", options={"image_size": 28, "dim": 64},
                    fit=Fit(epochs=10, optimizer=AdamW(lr=1e-3), schedule=Cosine(warmup=0.1))),
 }
+
+
+def created(name: str, seed: int) -> Traced:
+    """The network as it was before training."""
+    network = NETWORKS[name]
+    model = zoo.create(network.architecture, num_classes=10, in_chans=1, seed=seed, options=network.options)
+    return trace(model, data.load("fashion_mnist").example())
 
 
 def original(name: str, seed: int) -> Traced:
@@ -50,8 +59,7 @@ def original(name: str, seed: int) -> Traced:
     config = replace(network.fit, seed=seed)
 
     def make(checkpoint: Path) -> Traced:
-        created = zoo.create(network.architecture, num_classes=10, in_chans=1, seed=seed, options=network.options)
-        trained = fit(trace(created, fashion.example()), fashion, config, checkpoint=checkpoint).model
+        trained = fit(created(name, seed), fashion, config, checkpoint=checkpoint).model
         assert isinstance(trained, Traced)
         return trained
 

@@ -10,29 +10,23 @@ needs its own. Choices were made on the validation split; accuracy is of the exp
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.family import Family, Rows, by_case, settings
 from benchmarks.networks28 import original
 from benchmarks.results import environment
 from lilliput import data, methods
 from lilliput.core import Budget, Step, seed_everything
-from lilliput.core.atomic import write_text
 from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
 from lilliput.graph import profile
 from lilliput.train import SGD, AdamW, Cosine, Fit
 
-HOME = Path(__file__).resolve().parent
-RESULTS = HOME / "results" / "quantize"
 # Figures of `benchmarks/README.md`: three seeds each, on the network that they name.
 QUOTED = {
     "resnet8": ("quantize.ttq", "quantize.twn", "quantize.xnor_net", "quantize.bnn"),
@@ -85,9 +79,7 @@ def quoted() -> Iterator[str]:
 
 def step_of(case: str) -> tuple[Step, int, str]:
     """The step of a case, its seed, and the network."""
-    id, *rest = case.split()
-    seed = next((int(part[1:]) for part in rest if part[0] == "s"), 0)
-    network = next((part[1:] for part in rest if part[0] == "@"), "resnet8")
+    id, (seed, network, rest) = case.split()[0], settings(case)
     known, options = parameters(id), {}
     for part in rest:
         if part[0] == "w":
@@ -127,28 +119,15 @@ def _average(rows: list[dict[str, Any]], model: Any) -> float | None:
     return sum(bits * size for bits, size in found) / total if total else None
 
 
-def file_of(case: str) -> Path:
-    """Where a case's result stands."""
-    return RESULTS / f"{case.removeprefix('quantize.').replace(' ', '-')}.json"
-
-
-def table() -> str:
+def table(results: Rows) -> str:
     """All results as Markdown, best accuracy first within equal bits, other networks last."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for result in results():
-        groups.setdefault(" ".join(part for part in result["case"].split() if part[0] != "s"), []).append(result)
     lines = ["| method | bits per weight | test accuracy | drop | file | seconds |", "|---|---|---|---|---|---|"]
-    for case, rows in sorted(groups.items(), key=lambda pair: (*_order(pair[0]), -max(r["quantized"]["test"] for r in pair[1]))):
+    for case, rows in sorted(by_case(results).items(), key=lambda pair: (*_order(pair[0]), -max(r["quantized"]["test"] for r in pair[1]))):
         accuracy = " / ".join(f"{r['quantized']['test']:.2f}" for r in rows)
         drop = " / ".join(f"{r['drop']:+.2f}" for r in rows)
         bits = "" if rows[0]["weight_bits"] is None else f"{rows[0]['weight_bits']:.2f}"
         lines.append(f"| {case.removeprefix('quantize.')} | {bits} | {accuracy} | {drop} | {rows[0]['quantized']['bytes']} | {rows[0]['seconds']:.0f} |")
     return "\n".join(lines)
-
-
-def results() -> list[dict[str, Any]]:
-    """What is measured."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def _order(case: str) -> tuple[str, str]:
@@ -157,24 +136,8 @@ def _order(case: str) -> tuple[str, str]:
     return next((part for part in rest if part[0] == "@"), ""), next((part for part in rest if part[0] == "w"), "~")
 
 
-def main() -> None:
-    """Measure what is not measured yet."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("cases", nargs="*")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    if not options.table:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        for case in options.cases or (*cases(), *quoted()):
-            if not file_of(case).exists():
-                result = measure(case)
-                write_text(file_of(case), json.dumps(result, indent=1) + "\n")
-                print(case, f"{result['drop']:+.2f}", f"{result['seconds']:.0f} s", flush=True)
-    page = HOME / "QUANTIZE.md"
-    before, mark, rest = page.read_text().partition("<!-- table -->")
-    write_text(page, f"{before}{mark}\n{table()}\n<!-- end of table -->{rest.partition('<!-- end of table -->')[2]}")
+FAMILY = Family(name="quantize", page="QUANTIZE.md", measure=measure, table=table)
 
 
 if __name__ == "__main__":
-    main()
+    FAMILY.main(lambda: (*cases(), *quoted()))

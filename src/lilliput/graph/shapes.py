@@ -31,11 +31,9 @@ class _Recorder(fx.Interpreter):
         return self._fake[target]
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.target is _BATCH_NORM:
-            # Statistics of one sample of one pixel have no variance; the shape is the input's either way.
-            result = torch.empty_like(self.fetch_args_kwargs_from_env(n)[0][0])
-        else:
-            result = super().run_node(n)
+        # A batch norm in training would divide by zero for one sample of one pixel; its result has its input's shape.
+        norm = n.target is _BATCH_NORM
+        result = torch.empty_like(self.fetch_args_kwargs_from_env(n)[0][0]) if norm else super().run_node(n)
         self.values[n] = result
         return result
 

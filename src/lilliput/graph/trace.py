@@ -14,6 +14,7 @@ from torch.export import Dim
 from torch.fx import config as fx_config
 
 from lilliput.core.errors import TraceError
+from lilliput.graph.functional import functional_
 
 aten = torch.ops.aten
 # Position of the flag that tells training from evaluation in each operator that has one.
@@ -144,7 +145,7 @@ def trace(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Traced:
 
 def assemble(root: nn.Module, graph: fx.Graph, inputs: tuple[tuple[tuple[int, ...], torch.dtype], ...], dynamic: bool) -> Traced:
     """A traced network from a module that holds the tensors and a graph over them; `inputs` are shapes and types."""
-    _functional(graph)
+    functional_(graph)
     _drop_unused(root, graph)
     traced = Traced(root, graph)
     traced.meta[_META] = {"inputs": inputs, "dynamic": dynamic}
@@ -245,52 +246,3 @@ def _own_tensors(traced: Traced) -> None:
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = seen.setdefault(id(buffer), own_copy(buffer))
-
-
-def _functional(graph: fx.Graph) -> None:
-    """Replace in-place operators on values that nothing else aliases (`relu_`, `add_`) by their pure forms.
-
-    In-place operators on views stay, since they change what is behind the view.
-    """
-    for node in list(graph.nodes):
-        pure = _pure_overload(node)
-        source = node.args[0] if node.args else None
-        if pure is None or not isinstance(source, fx.Node) or not _unshared(source):
-            continue
-        if any(_may_alias(user) for user in source.users if user is not node):
-            continue
-        node.target = pure
-        for user in [n for n in source.users if n is not node and node < n]:
-            user.replace_input_with(source, node)
-
-
-def _unshared(node: fx.Node) -> bool:
-    """Whether no value but this one can see a change of its memory: it is made anew, or a view nobody shares."""
-    while node.op == "call_function" and _may_alias(node):
-        base = node.args[0] if node.args else None
-        if not isinstance(base, fx.Node) or len(base.users) > 1:
-            return False
-        node = base
-    return node.op == "call_function"
-
-
-def _pure_overload(node: fx.Node) -> Any:
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    namespace, _, name = node.target._schema.name.partition("::")
-    if not name.endswith("_") or name.endswith("__"):
-        return None
-    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
-    return getattr(packet, node.target._overloadname, None)
-
-
-def _may_alias(node: fx.Node) -> bool:
-    """Whether the node's result may share memory with its input."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return node.op == "call_function"
-    name = target._schema.name.partition("::")[2]
-    # Composite shape operators (reshape, flatten, contiguous...) alias without their schema saying so.
-    composite = name in {"reshape", "flatten", "unflatten", "contiguous", "to", "chunk", "expand_as", "view_as", "dropout",
-                         "swapaxes", "movedim", "narrow", "type_as"}
-    return composite or (any(r.alias_info is not None for r in target._schema.returns) and not name.endswith("_"))
