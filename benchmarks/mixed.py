@@ -27,7 +27,7 @@ from lilliput.train import SGD, Fit, evaluate
 
 BITS, SEEDS = 4.0, (0, 1, 2)
 STATIC = quantize.Static(samples=512)
-FIT = Fit(epochs=2, optimizer=SGD(lr=0.01))
+FIT = Fit(epochs=2, optimizer=SGD(lr=0.01), channels_last=True)
 SENSITIVITIES: dict[str, Sensitivity] = {
     "trace": HessianTrace(), "eigenvalue": HessianEigenvalue(), "fisher": Fisher(), "loss_rise": LossRise(), "output_noise": OutputNoise(),
     "weight_noise": WeightNoise(),
@@ -79,4 +79,4 @@ def row(case: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(row, [f"{m}:{s}" for s in SEEDS for m in METHODS] + [f"rank:{name}:{s}" for s in SEEDS for name in SENSITIVITIES])
+    main(row, [f"{m}:{s}" for s in SEEDS for m in METHODS] + [f"rank:{name}:{s}" for s in SEEDS for name in SENSITIVITIES], threads=1)

@@ -70,7 +70,7 @@ def test_trace_and_eigenvalue_of_least_squares_are_those_of_the_inputs(regressio
     error = (task.quantized(task.layers[0], 2)["0.weight"] - model[0].weight).detach().double()
     table = HessianEigenvalue(iterations=30, samples=32)(task)
     assert table.shape == (1, 3)
-    assert table[0, 0] == pytest.approx(0.5 * largest * float(error.square().sum()), rel=1e-3)
+    assert table[0, 0] == pytest.approx(largest / 18 / 2 * float(error.square().sum()), rel=1e-3)
     assert HessianTrace(samples=32)(task)[0, 0] == pytest.approx(hessian_traces(task, 16, 32, 0)[0] / 18 / 2 * float(error.square().sum()))
 
 
