@@ -6,13 +6,14 @@ their statistics over those that stay. What is left of the large network's outpu
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
-from lilliput.graph import Coupling
+from lilliput.graph import Coupling, Traced, profile, shrink
 from lilliput.graph.rules import argument, op_name
 
 
@@ -83,6 +84,30 @@ def half(coupling: Coupling, seed: int = 0) -> np.ndarray:
             if not keep[components].any():
                 keep[components[0]] = True
     return keep
+
+
+def halved(traced: Traced, example: Tensor) -> dict[str, Any]:
+    """A network without half of its channels and heads: what is left, how far it is from the masked one, whether it trains."""
+    began = time.perf_counter()
+    coupling = Coupling(traced)
+    keep = half(coupling)
+    small = shrink(coupling, keep)
+    out: dict[str, Any] = {"prune_seconds": round(time.perf_counter() - began, 2)}
+    before, after = profile(traced), profile(small)
+    out |= {"groups": len(coupling.groups), "excluded": coupling.excluded, "params_share": after.params / before.params,
+            "macs_share": after.macs / before.macs}
+    reference = _one(masked_output(coupling, keep, example))
+    pruned = _one(small(example))
+    out |= {"difference": float((pruned.detach() - reference).abs().max()), "output_scale": float(reference.abs().max())}
+    pruned.sum().backward()
+    out["gradients"] = all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in small.parameters())
+    return out
+
+
+def _one(output: Any) -> Tensor:
+    """All results of a network in one row."""
+    parts = list(output.values()) if isinstance(output, dict) else [output]
+    return torch.cat([part.flatten() for part in parts])
 
 
 def randomise_constants_(model: torch.nn.Module) -> None:

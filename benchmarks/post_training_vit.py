@@ -30,7 +30,8 @@ def row(seed: str) -> dict[str, Any]:
     small = prune.kwon_post_training(Budget(macs=MACS), samples=SAMPLES)(dense, fashion).model.eval()
     seconds = time.perf_counter() - began
     before, after = evaluate(dense, fashion.test), evaluate(small, fashion.test)
-    return {"seed": int(seed), "macs": round(profile(small).macs / profile(dense).macs, 4), "params": round(profile(small).params / profile(dense).params, 4),
+    counted, whole = profile(small), profile(dense)
+    return {"seed": int(seed), "macs": round(counted.macs / whole.macs, 4), "params": round(counted.params / whole.params, 4),
             "val_dense": evaluate(dense, fashion.val), "val": evaluate(small, fashion.val), "test_dense": before, "test": after,
             "drop": round(before - after, 2), "seconds": round(seconds, 1)}
 

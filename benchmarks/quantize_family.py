@@ -39,6 +39,7 @@ _BITS = {"post": ((8, 8), (4, 8)), "train": ((4, 4),)}
 _MORE = {"quantize.qat": ((2, 2), (3, 3)), "quantize.lsq": ((2, 2), (3, 3)), "quantize.minmax": ((3, 8), (2, 8), (4, 4)),
          "quantize.mse": ((3, 8), (2, 8), (4, 4)), "quantize.adaround": ((3, 8), (2, 8)), "quantize.brecq": ((3, 8), (2, 8)),
          "quantize.gptq": ((3, 8), (2, 8)), "quantize.lq_nets": ((2, 2),)}
+_INSTEAD = {"quantize.log_quant": ((4, 8),)}  # powers of two have up to six bits
 # Recipes for other networks: attention and language models have tables of their own.
 _ELSEWHERE = frozenset({"quantize.peg", "quantize.llm_int8", "quantize.smoothquant", "quantize.ptq_vit", "quantize.apq_vit", "quantize.ptq4dm",
                         "quantize.alq_amq"})
@@ -64,7 +65,7 @@ def cases() -> Iterator[str]:
         if row.family != "quantize" or not row.works or row.id in _ELSEWHERE:
             continue
         known = parameters(row.id)
-        bits = _BITS["train" if "fit" in known else "post"] + _MORE.get(row.id, ())
+        bits = _INSTEAD.get(row.id, _BITS["train" if "fit" in known else "post"] + _MORE.get(row.id, ()))
         names = [f"{row.id} w{w}a{a}" for w, a in bits] if {"weights", "activations"} <= known and row.id != "quantize.fixed_point_sr" else [row.id]
         yield from names
 

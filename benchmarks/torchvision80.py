@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from benchmarks import torchvision_models
-from benchmarks.masked import half, masked_output, randomise_constants_
+from benchmarks.masked import halved, randomise_constants_
 from benchmarks.results import main
-from lilliput.graph import Coupling, profile, shrink, trace
+from lilliput.graph import profile, trace
 
 
 def row(name: str) -> dict[str, Any]:
@@ -48,21 +48,7 @@ def _measure(name: str, out: dict[str, Any]) -> None:
     out |= {"params": published.params, "params_published": meta["num_params"], "gmacs": published.macs / 1e9,
             "gmacs_published": meta["_ops"], "size_published": size}
     del model
-    began = time.perf_counter()
-    coupling = Coupling(traced)
-    keep = half(coupling)
-    small = shrink(coupling, keep)
-    out["prune_seconds"] = round(time.perf_counter() - began, 2)
-    result = profile(small)
-    out |= {"groups": len(coupling.groups), "excluded": coupling.excluded, "params_share": result.params / counted.params,
-            "macs_share": result.macs / counted.macs}
-    reference = masked_output(coupling, keep, example)
-    del coupling, traced
-    pruned = small(example)
-    scale = float(reference.abs().max())
-    out |= {"difference": float((pruned - reference).abs().max()), "output_scale": scale}
-    pruned.sum().backward()
-    out["gradients"] = all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in small.parameters())
+    out |= halved(traced, example)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""torchvision's classification models beside a CPU-only torch.
+"""torchvision's models beside a CPU-only torch.
 
 Its wheels are built against CUDA, so beside a CPU build its compiled operators do not load and the import fails when
-it registers fake kernels for them. Declaring the operators' schemas first is enough for every classification model.
+it registers fake kernels for them. Declaring the operators' schemas first is enough for every model for classification, segmentation and video.
 """
 
 from __future__ import annotations
@@ -48,6 +48,22 @@ def models() -> Any:
 def names() -> list[str]:
     """The 80 classification models."""
     return list(models().list_models(module=models()))
+
+
+def others() -> list[str]:
+    """The models for segmentation and video."""
+    library = models()
+    return [*library.list_models(module=library.segmentation), *library.list_models(module=library.video)]
+
+
+def build_other(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """An untrained model for segmentation or video in evaluation mode, and a small example batch of two."""
+    torch.manual_seed(0)
+    library = models()
+    if name in library.list_models(module=library.segmentation):
+        return library.get_model(name, weights=None, weights_backbone=None, aux_loss=False).eval(), torch.randn(2, 3, 128, 128)
+    side = 112 if name in ("r3d_18", "mc3_18", "r2plus1d_18") else 224
+    return library.get_model(name, weights=None).eval(), torch.randn(2, 3, 16, side, side)
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:

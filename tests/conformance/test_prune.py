@@ -1,5 +1,6 @@
 """Every pruning row that works: budget met within 1%, smaller or sparse as promised, zeros kept, deterministic."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,13 @@ from benchmarks.masked import masked_output
 
 from lilliput import methods, prune, zoo
 from lilliput.core import Budget, BudgetError, PreconditionError
-from lilliput.graph import Coupling, profile, trace
+from lilliput.graph import Coupling, profile, shrink, trace
+from lilliput.graph.cost import Cost
+from lilliput.prune.decision import computed
+from lilliput.prune.hooks import apply_masks_
 from lilliput.prune.units import Channels, Element
 from lilliput.train import SGD, Fit, evaluate
+from lilliput.train.agents import DDPG
 
 ROWS = [row.id for row in methods.rows() if row.works and row.family == "prune"]
 QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
@@ -26,10 +31,21 @@ TRAINS["prune.lottery_ticket"] = {"fine_tune": QUICK, "rewinding": prune.Rewindi
 TRAINS |= {"prune.n_m": {"fine_tune": QUICK}, "prune.n_m_attention": {"fine_tune": QUICK},
            "prune.block": {"fine_tune": QUICK, "unit": prune.Block(rows=16, columns=4)}}
 TRAINS["prune.scp"] = {"train": prune.SoftChannels(fit=QUICK)}
+TRAINS |= {"prune.gal": {"train": QUICK}, "prune.three_d": {"collect": None, "samples": prune.Samples(shares=(0.5,), sides=3)}}
+TRAINS["prune.netadapt"] = {"fine_tune": QUICK, "adaptation": prune.Adaptation(first=0.2, samples=256)}
+TRAINS |= {"prune.prune_from_scratch": {"train": prune.FrozenGates(fit=QUICK), "fine_tune": QUICK}, "prune.dhp": {"fine_tune": QUICK},
+           "prune.aster": {"fine_tune": QUICK, "schedule": prune.SensitivityFeedback(updates=6)}}
+# Samples enough for a network of this size.
+TRAINS["prune.kwon_post_training"] = {"samples": 512}
+# Agents that have learnt next to nothing by then.
+TRAINS |= {"prune.amc": {"allocation": prune.LayerRatios(agent=DDPG(hidden=(32, 32), warmup=3), episodes=6)},
+           "prune.purl": {"allocation": prune.DeviationThresholds(episodes=2)}, "prune.runtime_neural_pruning": {"fine_tune": QUICK}}
 
 
 # What goes is said by a pattern, exactly, and not by a budget.
 PATTERNS = ("prune.n_m", "prune.n_m_attention")
+# Each sample goes without other channels: nothing is smaller, and the budget is an average.
+DYNAMIC = ("prune.runtime_neural_pruning",)
 # Before any training: these are for networks as they are created.
 AT_START = ("prune.snip", "prune.grasp", "prune.force")
 WHOLE = Fit(epochs=4, batch_size=64, optimizer=SGD(lr=0.05))
@@ -40,10 +56,10 @@ def build(name, budget, **options):
 
 
 def structured(name):
-    return isinstance(build(name, Budget(params=0.5)).unit, Channels)
+    return name not in DYNAMIC and isinstance(build(name, Budget(params=0.5)).unit, Channels | prune.Structures)
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS if n not in PATTERNS])
+@pytest.mark.parametrize("name", [n for n in ROWS if n not in (*PATTERNS, *DYNAMIC)])
 def test_meets_the_budget_and_says_so(name, trained, digits):
     key = "macs" if structured(name) else "params"
     result = build(name, Budget(**{key: 0.5}))(trained, digits)
@@ -85,13 +101,19 @@ def test_small_dense_network_equals_the_masked_one(name, trained, digits):
     plan = step.unit.plan(trained)
     scores = plan.scores(step.criterion, prune.statistics.gather(trained, digits, step.criterion.needs), trained)
     keep = plan.keep(scores, np.full(len(scores), 0.4))
-    flags = plan.coupling.keep({g.name: k for g, k in zip(plan.groups, keep, strict=True)})
     small, example = plan.apply(keep, trained), digits.example(4)
-    torch.testing.assert_close(small(example), masked_output(plan.coupling, flags, example), atol=1e-5, rtol=1e-5)
+    if isinstance(step.unit, prune.Structures):
+        silent = copy.deepcopy(trained)
+        apply_masks_(silent, plan.masks(keep))
+        masked = silent(example)
+    else:
+        flags = plan.coupling.keep({g.name: k for g, k in zip(plan.groups, keep, strict=True)})
+        masked = masked_output(plan.coupling, flags, example)
+    torch.testing.assert_close(small(example), masked, atol=1e-5, rtol=1e-5)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in trained.parameters())
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS if not structured(n)])
+@pytest.mark.parametrize("name", [n for n in ROWS if not structured(n) and n not in DYNAMIC])
 def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
     begins = name in AT_START
     network = trace(zoo.create("resnet8", num_classes=10, in_chans=1, seed=0), digits.example()) if begins else trained
@@ -104,10 +126,41 @@ def test_masked_weights_stay_zero_through_fine_tuning(name, trained, digits):
     assert evaluate(result.model, digits.val) > 80
 
 
+@pytest.mark.parametrize("name", [n for n in ROWS if n in DYNAMIC])
+def test_a_sample_gives_what_a_network_without_its_masked_channels_gives(name, trained, digits):
+    result = build(name, Budget(macs=0.5))(trained, digits)
+    entry, original = result.report.entries[0], profile(trained).macs
+    backbone = copy.deepcopy(trained)
+    backbone.load_state_dict({k: v for k, v in result.model.state_dict().items() if not k.startswith("policy.")})
+    coupling = Coupling(backbone)
+    cost, (inputs, _) = Cost(coupling), next(digits.val.batches(len(digits.val)))
+    chosen = {f"{layer}.weight": flags.numpy() for layer, flags in computed(result.model, inputs).items()}
+    with torch.no_grad():
+        outputs, macs = result.model(inputs), 0.0
+        for sample in range(len(inputs)):
+            keep = coupling.keep_all()
+            for group in coupling.groups:
+                for slot in group.slots:
+                    if slot.role == "out" and slot.tensor in chosen:
+                        keep[group.components[slot.unit]] = chosen[slot.tensor][sample]
+            macs += cost(keep)["macs"] / len(inputs)
+            if sample < 8:
+                small = shrink(coupling, keep)
+                assert profile(small).macs == pytest.approx(cost(keep)["macs"])
+                torch.testing.assert_close(small(inputs[sample:sample + 1]), outputs[sample:sample + 1], atol=1e-5, rtol=1e-5)
+    macs += profile(result.model).macs - original  # the policy's own
+    assert 0.99 * 0.5 * original <= macs <= 0.5 * original
+    assert entry.measured["macs"] == pytest.approx(macs)
+    assert entry.promised["macs"] == pytest.approx(0.5 * original)
+    assert entry.method == name
+    assert "0x" not in entry.recipe
+    assert any("a dense one computes all" in note for note in entry.notes)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_deterministic_and_the_original_is_left_alone(name, trained, digits):
     before = {k: v.clone() for k, v in trained.state_dict().items()}
-    budget = None if name in PATTERNS else Budget(params=0.5)
+    budget = None if name in PATTERNS else Budget(macs=0.5) if name in DYNAMIC else Budget(params=0.5)
     first, second = (build(name, budget)(trained, digits).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())

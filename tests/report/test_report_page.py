@@ -161,6 +161,16 @@ def test_layers_with_sparsity_or_channels_alone_are_shown(make_run):
     assert "90%" in text
 
 
+def test_a_step_says_which_channels_went_and_why(make_run):
+    rows = ({"layer": "conv", "channels_before": 8, "channels_after": 5, "removed": "0, 3-4", "reason": "<b>0.2</b> at most; 0.7 stays"},
+            {"layer": "whole", "channels_before": 8, "channels_after": 8, "removed": "", "reason": ""})
+    page = render(from_run(make_run(report=Report((Entry(method="p", layers=rows),)))))
+    assert "conv 8 → 5 0, 3-4 <b>0.2</b> at most; 0.7 stays" in text_of(page)
+    assert "<b>0.2</b>" not in page
+    assert page.count('class="gone"') == 1
+    assert len(layers.gone(from_run(make_run(report=Report((Entry(method="p", layers=rows),)))).variants[1])) == 1
+
+
 def test_layer_columns_come_from_the_last_step_that_reported_them(make_run, report):
     merged = layers.layer_table(from_run(make_run()))
     by_key = {column.key: column for column in merged.columns}

@@ -121,7 +121,7 @@ def test_any_json_in_the_manifest_renders(make_run, field, value):
 NUMBERS = st.floats() | st.integers(-10**400, 10**400) | st.none()
 METRICS = st.dictionaries(st.sampled_from(["accuracy", "params", "macs", "size", "latency", "latency_low", "latency_high", "peak_memory"]), NUMBERS)
 ROW = st.fixed_dictionaries({"layer": st.text(max_size=9)}, optional=dict.fromkeys(
-    ("params", "macs", "channels_before", "channels_after", "sensitivity", "weight_sqnr_db", "saturation"), NUMBERS))
+    ("params", "macs", "channels_before", "channels_after", "sensitivity", "weight_sqnr_db", "saturation"), NUMBERS) | {"removed": JSON, "reason": JSON})
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,21 @@ class Cost:
         batch = coupling.traced.example[0].shape[0] if coupling.traced.example[0].ndim else 1
         counts = [(macs(n, coupling.size_of), n) for n in coupling.traced.graph.nodes]
         self._dims: dict[bytes, tuple[int, Ints]] = {}
-        self._macs = [(count / batch, self._numbers(_loops(coupling, n))) for count, n in counts if count]
-        self._params = [(float(p.numel()), self._numbers(list(coupling.dims.get(name, {}).values())))
+        readers: dict[int, set[fx.Node]] = {}
+        for n in coupling.traced.graph.find_nodes(op="get_attr"):
+            readers.setdefault(id(coupling.traced.tensor(str(n.target))), set()).add(n)
+        self._macs = [(count / batch, self._numbers(_loops(coupling, n)), {n}) for count, n in counts if count]
+        self._params = [(float(p.numel()), self._numbers(list(coupling.dims.get(name, {}).values())), readers.get(id(p), set()))
                         for name, p in coupling.traced.named_parameters()]
 
     def _numbers(self, dims: list[Ints]) -> list[int]:
         """Each dimension by its number: a layer's output, its norm and the next layer's input share one."""
         return [self._dims.setdefault(components.tobytes(), (len(self._dims), components))[0] for components in dims]
 
-    def __call__(self, keep: Keep) -> dict[str, float]:
-        """`{"macs", "params"}` of the network that `keep` leaves (one flag per component)."""
+    def __call__(self, keep: Keep, live: Set[fx.Node] | None = None) -> dict[str, float]:
+        """`{"macs", "params"}` of the network that `keep` leaves (one flag per component), or of those of its nodes that are `live`."""
         share = [np.count_nonzero(keep[components]) / len(components) for _, components in self._dims.values()]
-        return {name: sum(count * math.prod(share[dim] for dim in dims) for count, dims in terms)
+        return {name: sum(count * math.prod(share[dim] for dim in dims) for count, dims, nodes in terms if live is None or nodes & live)
                 for name, terms in (("macs", self._macs), ("params", self._params))}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +12,8 @@ from lilliput.core.errors import PreconditionError
 
 if TYPE_CHECKING:
     from lilliput.graph import Traced
+    from lilliput.graph.coupling import Keep
+    from lilliput.prune.fitting import Target
     from lilliput.prune.units import Plan
 
 Scores = Sequence[NDArray[np.float64]]
@@ -27,8 +29,52 @@ class FromNetwork(Protocol):
         ...
 
 
-def resolved(allocation: Allocation | FromNetwork, plan: Plan, scores: Scores, traced: Traced, data: Any) -> Allocation:
-    """The allocation itself, or what it becomes on a network."""
+@runtime_checkable
+class FromBudget(Protocol):
+    """What makes an allocation of a network, its data and the limits that it has to meet, once, before any sparsity is asked for."""
+
+    def under(self, target: Target, plan: Plan, scores: Scores, traced: Traced, data: Any, /) -> Allocation:
+        """The allocation for this network and these limits; `data` may be None."""
+        ...
+
+
+@runtime_checkable
+class Filling(Protocol):
+    """An allocation that knows what to give back where the budget leaves room."""
+
+    def filled(self, plan: Plan, scores: Scores, keep: list[Keep], cost: Callable[[list[Keep]], Mapping[str, float]],
+               limits: Mapping[str, float], /) -> list[Keep]:
+        """A choice within the limits that keeps what the one given does, and more; `cost` may take a measurement."""
+        ...
+
+
+def filled(allocation: Allocation, plan: Plan, scores: Scores, keep: list[Keep], cost: Callable[[list[Keep]], Mapping[str, float]],
+           limits: Mapping[str, float]) -> list[Keep]:
+    """A choice with what its allocation gives back, where it knows what."""
+    return allocation.filled(plan, scores, keep, cost, limits) if isinstance(allocation, Filling) else keep
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An allocation that knows more of a choice than its share."""
+
+    def told(self, plan: Plan, keep: Sequence[Keep], /) -> tuple[str, ...]:
+        """Notes for the report."""
+        ...
+
+
+def told(allocation: Allocation, plan: Plan, keep: Sequence[Keep]) -> tuple[str, ...]:
+    """What an allocation says of a choice."""
+    return allocation.told(plan, keep) if isinstance(allocation, Telling) else ()
+
+
+def resolved(allocation: Allocation | FromNetwork | FromBudget, plan: Plan, scores: Scores, traced: Traced, data: Any,
+             target: Target | None = None) -> Allocation:
+    """The allocation itself, or what it becomes on a network; raises `PreconditionError` for one that needs limits where there are none."""
+    if isinstance(allocation, FromBudget):
+        if target is None:
+            raise PreconditionError(f"{type(allocation).__name__} is made for a budget: pass target=")
+        return allocation.under(target, plan, scores, traced, data)
     return allocation.on(plan, scores, traced, data) if isinstance(allocation, FromNetwork) else allocation
 
 

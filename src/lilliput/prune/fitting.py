@@ -11,8 +11,9 @@ from torch import nn
 from lilliput.core import Budget, BudgetError, PreconditionError
 from lilliput.graph import Traced
 from lilliput.graph.coupling import Keep
-from lilliput.prune.allocation import Allocation
+from lilliput.prune.allocation import Allocation, filled
 from lilliput.prune.semistructured import PatternPlan
+from lilliput.prune.structures import StructurePlan
 from lilliput.prune.units import Plan, Scores
 
 Measure = Mapping[str, Callable[[nn.Module], float]]
@@ -91,12 +92,20 @@ def meet(plan: Plan, scores: Scores, allocation: Allocation, target: Target, tra
     if isinstance(plan, PatternPlan):
         return 1.0, choose(1.0)  # where less would do, the pattern is still what was asked for
     exact = target.structural(plan)
-    low, high, best = 0.0, 1.0, choose(1.0)
-    for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):
-        middle = (low + high) / 2
-        kept = choose(middle)
-        if target.met(cost(kept)):
-            high, best = middle, kept
-        else:
-            low = middle
-    return high, best
+
+    def fewest(choose: Callable[[float], list[Keep]]) -> tuple[float, list[Keep]]:
+        low, high, best = 0.0, 1.0, choose(1.0)
+        for _ in range(_EXACT_STEPS if exact else _MEASURED_STEPS):
+            middle = (low + high) / 2
+            kept = choose(middle)
+            if target.met(cost(kept)):
+                high, best = middle, kept
+            else:
+                low = middle
+        return high, best
+
+    amount, best = fewest(choose)
+    if isinstance(plan, StructurePlan):
+        # The last branch that went may have saved more than was asked: channels come back for it.
+        best = fewest(lambda less: plan.joined(choose(min(less, amount)), best))[1]
+    return amount, filled(allocation, plan, scores, best, cost, target.limits)

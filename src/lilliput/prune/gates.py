@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from lilliput.graph import Traced
 
@@ -89,12 +89,17 @@ class Gate(nn.Module):
 
 def gated(traced: Traced, names: Iterable[str], rule: Rule) -> Traced:
     """A copy of a network whose weights of those names each pass a gate, whoever reads them and by whatever name."""
+    return inserted(traced, {name: Gate(name, traced.tensor(name), rule) for name in names})
+
+
+def inserted(traced: Traced, modules: Mapping[str, nn.Module]) -> Traced:
+    """A copy of a network whose weights each pass the module given by their name."""
     out = copy.deepcopy(traced)
-    for name in names:
+    for name, module in modules.items():
         weight = out.tensor(name)
         aliases = {alias for alias, tensor in out.named_parameters(remove_duplicate=False) if tensor is weight}
         target = f"{HOME}.{name}"
-        out.add_submodule(target, Gate(name, weight, rule))
+        out.add_submodule(target, module)
         for node in [n for n in out.graph.nodes if n.op == "get_attr" and n.target in aliases]:
             with out.graph.inserting_after(node):
                 call = out.graph.call_module(target, (node,))
@@ -102,6 +107,17 @@ def gated(traced: Traced, names: Iterable[str], rule: Rule) -> Traced:
     out.graph.lint()
     out.recompile()
     return out
+
+
+def withdraw_(traced: Traced, kind: type[nn.Module]) -> None:
+    """Take out the modules that weights pass."""
+    for node in list(traced.graph.nodes):
+        if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), kind):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    traced.delete_submodule(HOME)
+    traced.graph.lint()
+    traced.recompile()
 
 
 def gates(network: nn.Module) -> dict[str, Gate]:
@@ -116,15 +132,5 @@ def settled(traced: Traced) -> Traced:
         weight = out.tensor(name)
         with torch.no_grad():
             weight.copy_(gate.settle(weight))
-    for node in list(out.graph.nodes):
-        if _is_gate(out, node):
-            node.replace_all_uses_with(node.args[0])
-            out.graph.erase_node(node)
-    out.delete_submodule(HOME)
-    out.graph.lint()
-    out.recompile()
+    withdraw_(out, Gate)
     return out
-
-
-def _is_gate(traced: Traced, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), Gate)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lilliput.graph import Traced
+from lilliput.graph.coupling import Group
 from lilliput.prune.allocation import Allocation
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.schedules import Gradual, Soft
@@ -23,6 +24,16 @@ class Compensation(Protocol):
     def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
         """New weights, given statistics that the criterion needs too."""
         ...
+
+
+def removed_units(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
+    """Flags of the units of coupled channels that masks silence."""
+    gone = torch.zeros(group.units, dtype=torch.bool)
+    for slot in group.slots:
+        if slot.role == "out" and slot.tensor in masks:
+            silent, unit = ~masks[slot.tensor].movedim(slot.dim, 0).flatten(1).bool().any(1), torch.from_numpy(slot.unit)
+            gone[unit[(unit >= 0) & silent]] = True
+    return gone
 
 
 def change_weights_(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:

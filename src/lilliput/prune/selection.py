@@ -19,6 +19,7 @@ from lilliput.graph.moments import Moments
 from lilliput.graph.products import as_rows
 from lilliput.graph.weights import weight_name
 from lilliput.prune.criteria import Layer
+from lilliput.prune.hooks import removed_units
 from lilliput.prune.maps import Tap, Tapped, layers
 from lilliput.prune.statistics import Batches, Statistic, Stats, Tensors
 
@@ -120,12 +121,7 @@ def _lost_inputs(traced: Traced, masks: Mapping[str, Tensor]) -> dict[str, Tenso
     """Which input slices of each weight go with the channels that masks silence."""
     lost: dict[str, Tensor] = {}
     for group in Coupling(traced).groups:
-        gone = torch.zeros(group.units, dtype=torch.bool)
-        for slot in group.slots:
-            if slot.role == "out" and slot.tensor in masks:
-                silent = ~masks[slot.tensor].movedim(slot.dim, 0).flatten(1).bool().any(1)
-                inside = torch.from_numpy(slot.unit) >= 0
-                gone[torch.from_numpy(slot.unit)[inside & silent]] = True
+        gone = removed_units(group, masks)
         for slot in group.slots:
             if slot.role == "in" and slot.dim == 1:
                 unit = torch.from_numpy(slot.unit)

@@ -13,15 +13,19 @@ from torch import nn
 from lilliput.core import Budget, Entry, PreconditionError, Report, Result, describe
 from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
-from lilliput.prune.allocation import Allocation, FromNetwork, resolved, uniform
+from lilliput.prune.allocation import Allocation, FromBudget, FromNetwork, resolved, told, uniform
+from lilliput.prune.branches import Branches
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.during import Pruning, WhileTraining
 from lilliput.prune.fitting import Measure, Target, meet
 from lilliput.prune.hooks import Compensation, HoldMasks, NormPenalty, TightenMasks, apply_masks_, change_weights_
+from lilliput.prune.mask_search import Rearrangement
+from lilliput.prune.reasons import reasons
 from lilliput.prune.schedules import Gradual, OneShot, Progressive, Schedule, Soft
 from lilliput.prune.sensitivity import sensitivity
 from lilliput.prune.statistics import Stats, gather
-from lilliput.prune.units import ChannelPlan, Channels, Element, Plan, Scores
+from lilliput.prune.structures import Structures
+from lilliput.prune.units import ChannelPlan, Channels, Element, ElementPlan, Plan, Scores
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
 
 
@@ -94,17 +98,18 @@ class Prune:
     The sparsity is found by bisection on structure; training happens only in `prepare` and `recover`. Without
     `recover`, batch-norm statistics are estimated anew on the training split. `measure` maps `size` or `latency` to
     functions of a model, for budgets that structure does not tell. `checkpoint` makes the training resumable.
-    `compensate` changes the weights that stay whenever others go.
+    `rearrange` swaps what goes at once for as many others; `compensate` changes the weights that stay whenever others go.
     """
 
     method: str
     budget: Budget | None
     criterion: Criterion
-    unit: Channels | Element = field(default_factory=Channels)
-    allocation: Allocation | FromNetwork = uniform
+    unit: Channels | Element | Branches | Structures = field(default_factory=Channels)
+    allocation: Allocation | FromNetwork | FromBudget = uniform
     schedule: Schedule | WhileTraining = field(default_factory=OneShot)
     prepare: Preparation | None = None
     recover: FineTune | None = None
+    rearrange: Rearrangement | None = None
     compensate: Compensation | None = None
     measure: Measure | None = field(default=None, repr=False)
     checkpoint: Path | None = field(default=None, repr=False)
@@ -119,7 +124,7 @@ class Prune:
         target = Target.of(self.budget, plan, traced, self.measure)
         stats = gather(traced, data, self.criterion.needs)
         scores = plan.scores(self.criterion, stats, traced)
-        ready = replace(self, allocation=resolved(self.allocation, plan, scores, traced, data))
+        ready = replace(self, allocation=resolved(self.allocation, plan, scores, traced, data, target))
         amount, keep = meet(plan, scores, ready.shares, target, traced)
         if isinstance(self.schedule, Progressive):
             for sparsity in self.schedule.amounts(amount):
@@ -127,19 +132,28 @@ class Prune:
                 apply_masks_(masked, plan.masks(plan.keep(scores, ready.shares(scores, sparsity))))
                 scores = plan.scores(self.criterion, gather(masked, data, self.criterion.needs), traced)
             amount, keep = meet(plan, scores, ready.shares, target, traced)
+        if self.rearrange is not None and isinstance(self.schedule, OneShot):
+            keep = self.rearrange(plan, keep, stats, traced)
         small, keep = ready._carried_out(plan, target, ready._compensated(traced, plan, keep, stats), amount, keep, data)
         rises = None if data is None else sensitivity(plan, keep, traced, data)
-        entry = Entry(method=self.method, recipe=describe(self), layers=tuple(plan.rows(keep, rises)), promised=dict(target.limits),
-                      measured=target.cost(plan, keep, lambda: small), notes=(f"sparsity {amount:.4f}", *plan.notes()),
+        why = self._reasons(plan, keep, scores)
+        rows = tuple({**row, "reason": why[row["layer"]]} if row["layer"] in why else row for row in plan.rows(keep, rises))
+        entry = Entry(method=self.method, recipe=describe(self), layers=rows, promised=dict(target.limits),
+                      measured=target.cost(plan, keep, lambda: small),
+                      notes=(f"sparsity {amount:.4f}", *told(ready.shares, plan, keep), *plan.notes()),
                       seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))
 
     @property
     def shares(self) -> Allocation:
         """The allocation; raises `PreconditionError` for one that is made on a network, and has not been."""
-        if isinstance(self.allocation, FromNetwork):
-            raise PreconditionError(f"{type(self.allocation).__name__} is made on a network: take what its `on` returns")
+        if isinstance(self.allocation, FromNetwork | FromBudget):
+            raise PreconditionError(f"{type(self.allocation).__name__} is made on a network: take what it returns for one")
         return self.allocation
+
+    def _reasons(self, plan: Plan, keep: list[Keep], scores: Scores) -> dict[str, str]:
+        at_once = isinstance(self.schedule, OneShot | Progressive)
+        return reasons(plan.groups, keep, scores if at_once else None) if isinstance(plan, ChannelPlan) else {}
 
     def _checked(self, model: nn.Module, data: Any) -> Traced:
         traced = floating(model, data)
@@ -160,7 +174,7 @@ class Prune:
 
         def amounts(scores: Scores) -> float:
             # What a share of the channels saves depends on which they are, and that changes; a share of the weights is one.
-            moving = isinstance(plan, ChannelPlan) and target.structural(plan)
+            moving = not isinstance(plan, ElementPlan) and target.structural(plan)
             return meet(plan, scores, self.shares, target, traced)[0] if moving else amount
 
         hook = TightenMasks(plan, self.criterion, self.shares, amounts, self.schedule, self.compensate)

@@ -19,6 +19,7 @@ from lilliput.graph.cost import Cost
 from lilliput.graph.coupling import Coupling, Group, Keep, Slot
 from lilliput.graph.shrink import shrink
 from lilliput.prune.criteria import Criterion, Joint, Layer
+from lilliput.prune.reasons import indices
 from lilliput.prune.statistics import Stats
 
 Scores = list[NDArray[np.float64]]
@@ -101,8 +102,7 @@ class ChannelPlan:
 
     def _group_scores(self, group: Group, criterion: Criterion, stats: Stats, traced: Traced) -> NDArray[np.float64]:
         if isinstance(criterion, Joint):
-            parts = [_over_units(slot, _values(slot, criterion, stats, traced), group.units) for slot in _scored(group, criterion)]
-            return criterion.joined(parts).numpy()
+            return criterion.joined(self.parts(group, criterion, stats, traced)).numpy()
         total, counted = np.zeros(group.units), np.zeros(group.units)
         for slot in _scored(group, criterion):
             part = _slot_scores(slot, criterion, stats, traced, group.units)
@@ -112,6 +112,10 @@ class ChannelPlan:
             total += part / mean if self.unit.per_layer and mean > 0 else part
             counted += present
         return total / np.maximum(counted, 1)
+
+    def parts(self, group: Group, criterion: Joint, stats: Stats, traced: Traced) -> list[Tensor]:
+        """What a criterion says of a group's units together, `(units, k)`, for each tensor that it looks at."""
+        return [_over_units(slot, _values(slot, criterion, stats, traced), group.units) for slot in _scored(group, criterion)]
 
     def keep(self, scores: Scores, sparsity: NDArray[np.float64]) -> list[Keep]:
         """Keep the best units of each group; at least one, and at least one slice of every tensor."""
@@ -128,7 +132,7 @@ class ChannelPlan:
     def _repaired(self, chosen: list[Keep], scores: Scores) -> list[Keep]:
         """Give the best unit back to every tensor that would lose its last slice."""
         flat = np.full(self.coupling.count, np.inf)
-        flags = self._flags(chosen)
+        flags = self.flags(chosen)
         for group, values in zip(self.groups, scores, strict=True):
             flat[group.components] = values
         for dims in self.coupling.dims.values():
@@ -137,7 +141,8 @@ class ChannelPlan:
                     flags[components[np.argmax(flat[components])]] = True
         return [flags[group.components] for group in self.groups]
 
-    def _flags(self, keep: Sequence[Keep]) -> Keep:
+    def flags(self, keep: Sequence[Keep]) -> Keep:
+        """A choice as one flag per component of the coupling."""
         flags = self.coupling.keep_all()
         for group, kept in zip(self.groups, keep, strict=True):
             flags[group.components] = kept
@@ -145,7 +150,7 @@ class ChannelPlan:
 
     def cost(self, keep: Sequence[Keep]) -> dict[str, float]:
         """MACs and parameters of what is kept."""
-        return self._cost(self._flags(keep))
+        return self._cost(self.flags(keep))
 
     def masks(self, keep: Sequence[Keep]) -> dict[str, Tensor]:
         """Ones and zeros for every tensor that makes or shifts a removed channel: zeroed, the channel is silent."""
@@ -164,11 +169,11 @@ class ChannelPlan:
 
     def apply(self, keep: Sequence[Keep], traced: Traced) -> Traced:
         """The smaller network, with the weights of `traced` (the planned network, perhaps trained since)."""
-        return shrink(self.coupling, self._flags(keep), weights=traced)
+        return shrink(self.coupling, self.flags(keep), weights=traced)
 
     def rows(self, keep: Sequence[Keep], sensitivity: Sequence[float] | None = None) -> list[Row]:
-        """Channels before and after, per layer."""
-        flags, rows = self._flags(keep), []
+        """Channels before and after, per layer, and which went."""
+        flags, rows = self.flags(keep), list[Row]()
         rises: dict[str, float] = {}
         for group, rise in zip(self.groups, sensitivity or (), strict=False):
             rises |= {layer: max(rise, rises.get(layer, rise)) for layer in group.layers}
@@ -176,7 +181,7 @@ class ChannelPlan:
             components = self.coupling.dims[tensor][dim]
             layer = tensor.rpartition(".")[0] or tensor
             rows.append({"layer": layer, "channels_before": len(components), "channels_after": int(flags[components].sum()),
-                         **({"sensitivity": rises[layer]} if layer in rises else {})})
+                         "removed": indices(~flags[components]), **({"sensitivity": rises[layer]} if layer in rises else {})})
         return rows
 
     def notes(self) -> tuple[str, ...]:

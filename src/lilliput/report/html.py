@@ -108,7 +108,7 @@ def _steps(view: RunView) -> list[dict[str, Any]]:
         said = findings.speed_sentence(before, variant)
         worst = [w.sentence() for w in layers.worst_layers(view) if w.variant is variant]
         steps.append({"variant": variant, "before": before, "effects": table.effects(view, variant), "said": said, "promises": findings.promises(variant),
-                      "worst": worst, "entry": variant.entry})
+                      "worst": worst, "gone": layers.gone(variant), "entry": variant.entry})
     return steps
 
 

@@ -46,6 +46,26 @@ class LayerTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gone:
+    """What a step took from one layer, and why these."""
+
+    layer: str
+    channels: str
+    removed: str
+    reason: str
+
+
+def gone(variant: Variant) -> tuple[Gone, ...]:
+    """The layers that a step took channels from, in network order."""
+    return tuple(Gone(layer=str(row["layer"]), channels=_counts(row), removed=str(row["removed"]), reason=str(row.get("reason", "")))
+                 for row in _rows(variant) if row.get("removed"))
+
+
+def _counts(row: dict[str, float | str]) -> str:
+    return " → ".join(f"{float(row[key]):.0f}" if key in row else MISSING for key in _CHANNELS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Worst:
     """The layer that a step's figure singles out, and what the middle layer has."""
 

@@ -13,6 +13,7 @@ from lilliput.report.model import COSTS, RunView, Variant
 
 _LARGEST = 64 * 2**20
 _PLAUSIBLE = 1e30
+_WORDS = ("removed", "reason")  # what a layer's row says in words
 _NOTHING = "run the recipe again (`lilliput compress recipe.yaml`)"
 _RESUME = "resume the run to write it again, or restore the file from a copy"
 
@@ -122,7 +123,8 @@ def _clean(entry: Entry, path: Path) -> Entry:
         raise CorruptFileError(f"{path}: the layers of {entry.method!r} are not objects; {_RESUME}")
     return Entry(
         method=_string(entry.method), recipe=_string(entry.recipe), metrics=numbers(entry.metrics),
-        layers=tuple({**numbers(row), "layer": _string(row.get("layer", "?"))} for row in entry.layers),
+        layers=tuple({**numbers(row), **{key: _string(row[key]) for key in _WORDS if key in row}, "layer": _string(row.get("layer", "?"))}
+                     for row in entry.layers),
         promised=numbers(entry.promised), measured=numbers(entry.measured),
         notes=tuple(_string(note) for note in entry.notes), seconds=numbers({"seconds": entry.seconds}).get("seconds", 0.0),
     )

@@ -31,6 +31,12 @@ def recalibrate_batchnorm(model: nn.Module, split: Split, *, batches: int = 32, 
     return model.train(mode)
 
 
+def batch_statistics_(model: nn.Module) -> None:
+    """From now on batch norms take the mean and variance of the batch at hand, in evaluation; until `train` or `eval` is called."""
+    model.eval()
+    _record_batches(model)
+
+
 def _accumulate(model: nn.Module, split: Split, statistics: list[Tensor], batches: int, batch_size: int) -> None:
     sums = [torch.zeros_like(value) for value in statistics]
     seen, device = 0, device_of(model)
