@@ -104,7 +104,7 @@ def measure(case: str) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     rows = [row for entry in result.report.entries for row in entry.layers]
     out: dict[str, Any] = {"case": case, "seed": seed, "network": name, "recipe": result.report.entries[-1].recipe, "seconds": seconds,
-                           "weight_bits": _average(rows, result.model), "notes": [n for e in result.report.entries for n in e.notes][:20]}
+                           "weight_bits": _average(rows, network), "notes": [n for e in result.report.entries for n in e.notes][:20]}
     with tempfile.TemporaryDirectory() as folder:
         for key, model in (("float", network), ("quantized", result.model.eval())):
             session = Session(export(model, Path(folder) / f"{key}.onnx", fashion.example(8)), threads=1)
@@ -112,10 +112,11 @@ def measure(case: str) -> dict[str, Any]:
     return out | {"drop": out["float"]["test"] - out["quantized"]["test"], "environment": environment()}
 
 
-def _average(rows: list[dict[str, Any]], model: Any) -> float | None:
+def _average(rows: list[dict[str, Any]], network: Any) -> float | None:
     """Bits of a weight, averaged over the weights of the layers that report them."""
-    sizes = {layer.layer: layer.params for layer in profile(model).layers}
-    found = [(float(row["weight_bits"]), sizes.get(str(row["layer"]), 0)) for row in rows if "weight_bits" in row]
+    sizes = {layer.layer: layer.params for layer in profile(network).layers}
+    found = [(float(row.get("channel_bits", row["weight_bits"])), row.get("weights", sizes.get(str(row["layer"]), 0)))
+             for row in rows if "weight_bits" in row]
     total = sum(size for _, size in found)
     return sum(bits * size for bits, size in found) / total if total else None
 

@@ -224,7 +224,7 @@ def test_the_recipe_removes_heads_and_comes_closer_by_each_of_its_parts():
 
     def carried_out(rearrange, compensate):
         plan = step.unit.plan(traced)
-        stats = gather(traced, data, step.criterion.needs)
+        stats = gather(traced, data, step.needs)
         scores = plan.scores(step.criterion, stats, traced)
         shares = step.allocation.on(plan, scores, traced, data)
         keep = plan.keep(scores, shares(scores, 0.6))

@@ -1,6 +1,7 @@
 """Channel selection on channels of which one is the others' sum, and penalties worked out by hand."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,16 @@ def test_the_output_moves_less_than_with_filters_of_small_norm():
         gap = {c: float((prune.l1_norm(Budget(macs=0.5), criterion=c)(traced, digits).model(inputs) - wanted).square().mean())
                for c in (prune.LassoSelection(), prune.Magnitude(1.0))}
     assert gap[prune.LassoSelection()] < 0.3 * gap[prune.Magnitude(1.0)]
+
+
+def test_a_compensation_goes_with_any_criterion():
+    digits = data.load("digits")
+    traced = small(digits)
+    inputs = next(digits.val.batches(128))[0]
+    plain = prune.l1_norm(Budget(macs=0.5))
+    with torch.no_grad():
+        gaps = [float((step(traced, digits).model(inputs) - traced(inputs)).square().mean()) for step in (plain, replace(plain, compensate=LeastSquares()))]
+    assert gaps[1] < 0.7 * gaps[0]
 
 
 def test_channels_that_go_while_training_use_the_budget():

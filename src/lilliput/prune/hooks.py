@@ -13,7 +13,7 @@ from lilliput.graph.coupling import Group
 from lilliput.prune.allocation import Allocation
 from lilliput.prune.criteria import Criterion
 from lilliput.prune.schedules import Gradual, Soft
-from lilliput.prune.statistics import Stats, gather
+from lilliput.prune.statistics import Statistic, Stats, gather
 from lilliput.prune.units import Plan, Scores
 from lilliput.train import Hook, State
 
@@ -21,8 +21,13 @@ from lilliput.train import Hook, State
 class Compensation(Protocol):
     """`(network, stats, masks) -> weights`: a recovery that makes up for what the masks are about to remove."""
 
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The statistics that it reads."""
+        ...
+
     def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
-        """New weights, given statistics that the criterion needs too."""
+        """New weights by their names."""
         ...
 
 
@@ -108,7 +113,8 @@ class TightenMasks(HoldMasks):
     def _update(self, state: State, fraction: float) -> None:
         assert isinstance(state.model, Traced)
         self.fraction = fraction
-        stats = gather(state.model, state.data, self.criterion.needs, seed=state.config.seed)
+        needs = self.criterion.needs | (frozenset() if self.compensate is None else self.compensate.needs)
+        stats = gather(state.model, state.data, needs, seed=state.config.seed)
         scores = self.plan.scores(self.criterion, stats, state.model)
         keep = self.plan.keep(scores, self.allocation(scores, self.amount(scores) * fraction))
         self.masks = self.plan.masks(keep)

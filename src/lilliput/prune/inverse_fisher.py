@@ -162,6 +162,11 @@ class Compensate:
 
     fisher: InverseFisher
 
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The inverse Fisher information."""
+        return frozenset({self.fisher})
+
     def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
         """Weights of the tensors that have masks, zero where these are."""
         found = stats[self.fisher]

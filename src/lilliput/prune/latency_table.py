@@ -111,8 +111,9 @@ class Tabulation:
     """How a table is made: `points` widths of each group are measured, spread over multiples of `multiple` and of the unit's.
 
     The whole network is one of them each time, and the group's figures are scaled to what all such readings say in the middle: a
-    machine that slows down between two groups does not favour one. No width costs more than a wider one did. Groups whose MACs and parameters are the same at every width are measured once. What structure tells is not measured, and
-    tabulated at up to 64 widths.
+    machine that slows down between two groups does not favour one. No width costs more than a wider one did. Groups whose MACs
+    and parameters are the same at every width are measured once. What structure tells is not measured, and tabulated at up to 64
+    widths.
     """
 
     points: int = 8

@@ -20,7 +20,6 @@ from lilliput.graph.walk import Walk, evaluate
 from lilliput.graph.weights import has_own_weight, weight_name
 from lilliput.prune.hooks import removed_units
 from lilliput.prune.maps import by_channel, layers
-from lilliput.prune.mask_search import MaskFisher
 from lilliput.prune.statistics import Batches, Statistic, Stats, Tensors
 
 
@@ -31,18 +30,6 @@ class Drawn(Batches):
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:  # noqa: ARG002
         """As they are drawn."""
         return {str(i): inputs for i, (inputs, _) in enumerate(self.drawn(data, seed))}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskFisherOnSamples(MaskFisher):
-    """`MaskFisher`, which has the samples kept for what tunes masks on them. (kwon2022posttraining)"""
-
-    samples: Drawn = field(default_factory=Drawn)
-
-    @property
-    def needs(self) -> frozenset[Statistic]:
-        """Slopes and samples."""
-        return frozenset({self.reading, self.samples})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +52,11 @@ class TunedMasks:
     def __post_init__(self) -> None:
         if not (self.damping > 0 and self.bound >= 1):
             raise RecipeError(f"masks are tuned with positive damping and a bound from 1, not {self.damping} and {self.bound}")
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The samples."""
+        return frozenset({self.samples})
 
     def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
         """New weights of the layers that lose inputs."""

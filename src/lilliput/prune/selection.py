@@ -93,6 +93,11 @@ class LeastSquares:
         if self.damping <= 0:
             raise RecipeError(f"the second moments are damped by a positive share of their mean, not {self.damping}")
 
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The inputs' moments."""
+        return frozenset({self.moments})
+
     def __call__(self, traced: Traced, stats: Stats, masks: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
         """New weights of the layers that lose inputs."""
         lost = _lost_inputs(traced, masks)

@@ -23,7 +23,7 @@ from lilliput.prune.mask_search import Rearrangement
 from lilliput.prune.reasons import reasons
 from lilliput.prune.schedules import Gradual, OneShot, Progressive, Schedule, Soft
 from lilliput.prune.sensitivity import sensitivity
-from lilliput.prune.statistics import Stats, gather
+from lilliput.prune.statistics import Statistic, Stats, gather
 from lilliput.prune.structures import Structures
 from lilliput.prune.units import ChannelPlan, Channels, Element, ElementPlan, Plan, Scores
 from lilliput.train import Fit, Hook, fit, recalibrate_batchnorm
@@ -122,7 +122,7 @@ class Prune:
             traced = self._fit(traced, data, self.prepare.fit, self.prepare.hooks(traced), "prepare")
         plan = self.unit.plan(traced)
         target = Target.of(self.budget, plan, traced, self.measure)
-        stats = gather(traced, data, self.criterion.needs)
+        stats = gather(traced, data, self.needs)
         scores = plan.scores(self.criterion, stats, traced)
         ready = replace(self, allocation=resolved(self.allocation, plan, scores, traced, data, target))
         amount, keep = meet(plan, scores, ready.shares, target, traced)
@@ -143,6 +143,11 @@ class Prune:
                       notes=(f"sparsity {amount:.4f}", *told(ready.shares, plan, keep), *plan.notes()),
                       seconds=time.perf_counter() - began)
         return Result(small, Report((entry,)))
+
+    @property
+    def needs(self) -> frozenset[Statistic]:
+        """The statistics of the network that are read before anything goes."""
+        return frozenset().union(*(piece.needs for piece in (self.criterion, self.rearrange, self.compensate) if piece is not None))
 
     @property
     def shares(self) -> Allocation:

@@ -13,7 +13,7 @@ from lilliput.prune.fitting import Measure
 from lilliput.prune.from_scratch import DrawAnew, FrozenGates
 from lilliput.prune.hypernetwork import MetaPruning
 from lilliput.prune.mask_search import LeastRemoved, MaskFisher, Swaps
-from lilliput.prune.mask_tuning import Drawn, MaskFisherOnSamples, TunedMasks
+from lilliput.prune.mask_tuning import Drawn, TunedMasks
 from lilliput.prune.recipes.basic import recovery
 from lilliput.prune.step import FineTune, Prune
 from lilliput.prune.units import Channels
@@ -30,7 +30,7 @@ def kwon_post_training(budget: Budget, *, samples: int = 2048, damping: float = 
     """
     batches = max(-(-samples // 64), 1)
     reading, drawn = InputSlopes(batches=batches), Drawn(batches=batches)
-    return Prune(method="prune.kwon_post_training", budget=budget, criterion=MaskFisherOnSamples(reading=reading, samples=drawn), unit=unit,
+    return Prune(method="prune.kwon_post_training", budget=budget, criterion=MaskFisher(reading=reading), unit=unit,
                  allocation=allocation, rearrange=Swaps(criterion=MaskFisher(reading=reading)),
                  compensate=TunedMasks(samples=drawn, damping=damping), measure=measure)
 
