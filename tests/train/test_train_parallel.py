@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,25 @@ class Counter(Hook):
         self.steps += 1
         if self.fail_at == state.step and state.fabric.global_rank == 1:
             raise LilliputError("the child had enough")
+
+
+class Lingering(Counter):
+    """Takes a minute to be forgotten in the child, as gloo's group may take forever."""
+
+    def __init__(self, fail_at: int) -> None:
+        super().__init__(fail_at)
+        self.caller = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() != self.caller:
+            time.sleep(60)
+
+
+def test_a_child_that_fails_does_not_tidy_up_first() -> None:
+    data, model, began = toy(n=89), convnet(), time.monotonic()
+    with pytest.raises(LilliputError, match="the child had enough"):
+        fit(model, data, config(2), hooks=[Lingering(2)])
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("traced", [False, True])

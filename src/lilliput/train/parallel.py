@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import torch
 import torch.multiprocessing as mp
@@ -21,6 +22,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lilliput.core.errors import LilliputError
 from lilliput.train.config import Fit
@@ -74,6 +77,27 @@ class _Processes(ClusterEnvironment):
         return 0
 
 
+class _Replicated(DDPStrategy):
+    """Keeps for good what gradients are exchanged by, once a run has failed.
+
+    Freeing it waits, with the interpreter held, for gloo's threads, and these may wait for the interpreter to free an exchange that the
+    failure broke: neither would ever end.
+    """
+
+    _failed: ClassVar[list[object]] = []
+    _reducer: object = None
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        """The network, replicated."""
+        network = super().setup_module(module)
+        self._reducer = network.reducer
+        return network
+
+    def fail(self) -> None:
+        """Keep it."""
+        self._failed.append(self._reducer)
+
+
 def accelerator(devices: int) -> str:
     """GPUs where there are enough of them, the CPU otherwise."""
     return "cuda" if torch.cuda.is_available() and torch.cuda.device_count() >= devices else "cpu"
@@ -125,13 +149,14 @@ def run_parallel(function: Callable[[Fabric, Job], Out], job: Job, config: Fit) 
 
 def _run(function: Callable[[Fabric, Job], Out], job: Job, config: Fit, place: tuple[int, int], pipe: Connection | None = None) -> Out:
     rank, port = place
-    strategy = DDPStrategy(cluster_environment=_Processes(rank=rank, world=config.devices, port=port))
+    strategy = _Replicated(cluster_environment=_Processes(rank=rank, world=config.devices, port=port))
     fabric = Fabric(accelerator=accelerator(config.devices), devices=config.devices, strategy=strategy, plugins=numbers(config))
     with _environment_kept():
         try:
             fabric.launch()
             return function(fabric, job)
         except BaseException as error:
+            strategy.fail()
             if pipe is not None:
                 pipe.send(f"process {rank}: {type(error).__name__}: {error}")
             raise
@@ -145,11 +170,16 @@ def _child(function: Callable[[Fabric, Job], object], job: Job, config: Fit, pla
     torch.set_num_threads(threads)
     job = job.own()
     pipe.send("ready")
+    code = 1  # the caller's process reports why
     try:
         _run(function, job, config, (rank, port), pipe)
-    except BaseException:
-        # The caller's process reports it.
-        raise SystemExit(1) from None
+        code = 0
+    finally:
+        # Not the interpreter's way out: gloo's group waits for a thread of its own there, which may wait for the interpreter, and the
+        # caller's process for connections that do not break.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _expect_ready(child: BaseProcess, pipe: Connection) -> None:
