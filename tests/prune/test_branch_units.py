@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lilliput import data, prune, zoo
+from lilliput import prune, zoo
 from lilliput.core import Budget, BudgetError, PreconditionError, chain
 from lilliput.graph import profile, trace
 from lilliput.graph.branches import Residuals, without
@@ -38,11 +38,6 @@ class Blocks(nn.Module):
         x = x + self.b(F.relu(self.a(x)))
         x = x + F.gelu(self.scale * F.relu(self.c(x)))
         return self.head(x + F.gelu(self.d(x)))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture(scope="module")

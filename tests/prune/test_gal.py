@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lilliput import data, prune, zoo
+from lilliput import prune, zoo
 from lilliput.core import Budget, PreconditionError, RecipeError
 from lilliput.graph import profile, trace
 from lilliput.prune.adversarial import Adversarial, momentum, shrunk
@@ -19,17 +19,6 @@ from lilliput.prune.structures import StructurePlan, Structures
 from lilliput.train import SGD, Checkpoint, Fit, evaluate, fit
 
 QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    model = trace(zoo.create("resnet8", num_classes=10, in_chans=1, seed=0), digits.example())
-    return fit(model, digits, Fit(epochs=4, batch_size=64, optimizer=SGD(lr=0.05)), progress=False).model.eval()
 
 
 def test_a_step_of_fista_by_hand():

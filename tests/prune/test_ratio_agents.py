@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lilliput import data, prune
+from lilliput import prune
 from lilliput.core import Budget, BudgetError, PreconditionError, RecipeError
 from lilliput.graph import profile, trace
 from lilliput.prune import AccuracyGuaranteed, Channels, DeviationThresholds, Element, LayerRatios, Magnitude, Stats
@@ -22,11 +22,6 @@ from lilliput.train import SGD, Fit, evaluate, fit
 from lilliput.train.agents import DDPG, DQN
 
 SMALL = DDPG(hidden=(16, 16), warmup=3)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Which channels went and why, as the report has it."""
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -56,10 +55,3 @@ def test_many_coupled_layers_are_counted():
     found = reasons([group], [kept], [np.array([0.5, 0.1, 0.25, 1.0])])
     assert found == {"0": "scores up to 0.1 went, from 0.25 stay"}
     assert reasons([group], [np.ones(4, dtype=bool)], None) == {}
-
-
-@pytest.fixture
-def digits():
-    from lilliput import data
-
-    return data.load("digits")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lilliput import data, prune
+from lilliput import prune
 from lilliput.core import Budget, BudgetError, PreconditionError, RecipeError
 from lilliput.deploy.onnx import export
 from lilliput.graph import profile, shrink, trace
@@ -33,11 +33,6 @@ class Net(nn.Module):
         x = torch.relu(self.stem(x))
         x = torch.relu(x + self.b(torch.relu(self.norm(self.a(x)))))
         return self.head(torch.relu(self.hidden(torch.relu(self.out(x)).flatten(1))))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02, momentum=0.9))
 
 
 @pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
 def transformer(digits):
     torch.manual_seed(0)
     model = trace(vit_tiny(in_chans=1, image_size=8, patch=2, dim=32, depth=2, heads=4), digits.example())

@@ -5,26 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from lilliput import data, prune, zoo
+from lilliput import prune, zoo
 from lilliput.core import Budget, BudgetError, PreconditionError, RecipeError
 from lilliput.graph import profile, trace
 from lilliput.graph.branches import Residuals
 from lilliput.prune import dimensions
 from lilliput.prune.polynomial import Product, regress
-from lilliput.train import SGD, Fit, evaluate, fit
+from lilliput.train import SGD, Fit, evaluate
 
 QUICK = Fit(epochs=2, batch_size=64, optimizer=SGD(lr=0.02))
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    model = trace(zoo.create("resnet8", num_classes=10, in_chans=1, seed=0), digits.example())
-    return fit(model, digits, Fit(epochs=4, batch_size=64, optimizer=SGD(lr=0.05)), progress=False).model.eval()
 
 
 def test_a_product_of_polynomials_by_hand():
