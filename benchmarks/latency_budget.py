@@ -10,23 +10,19 @@ table.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from benchmarks.networks28 import original
 from benchmarks.results import main
+from benchmarks.timing import session, turns
 from lilliput import data, prune
 from lilliput.core import Budget, Result
 from lilliput.data import Data
-from lilliput.deploy import onnx
-from lilliput.deploy.runtime import Session
-from lilliput.graph import Traced, latency, profile
+from lilliput.graph import Traced, profile
 from lilliput.pipelines.measure import measures
 from lilliput.train import SGD, Cosine, Fit
 
@@ -36,20 +32,6 @@ MULTIPLE = 4  # of channels: kernels compute several at once, and groups of eigh
 SHORT = Fit(epochs=1, optimizer=SGD(lr=0.01), precision="bf16-mixed", channels_last=True)
 LONG = Fit(epochs=4, optimizer=SGD(lr=0.05), schedule=Cosine(warmup=0.05), precision="bf16-mixed", channels_last=True)
 CASES = [f"{method} {seed}" for method in ("halp", "netadapt") for seed in (0, 1, 2)]
-
-
-def session(model: nn.Module, samples: Data) -> Session:
-    """The network as it runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Session(onnx.export(model.eval(), Path(folder) / "network.onnx", samples.example(2)), threads=1)
-
-
-def ratio(model: nn.Module, reference: Session, samples: Data, rounds: int) -> latency.Timing:
-    """Latency over that of a reference, in turns."""
-    sample = np.ascontiguousarray(samples.example(1).numpy()[:1])
-    small = session(model, samples)
-    timed = latency.compare({"small": lambda: small(sample), "original": lambda: reference(sample)}, rounds=rounds)
-    return timed.ratio("small", "original")
 
 
 def table_of(model: Traced, measure: Callable[[nn.Module], float]) -> prune.LatencyTable:
@@ -88,7 +70,7 @@ def row(case: str) -> dict[str, Any]:
     result = pruned(method, model, fashion, table, measure)
     entry, seconds = result.report.entries[0], time.perf_counter() - began
     reference, small = session(model, fashion), session(result.model, fashion)
-    timed = ratio(result.model, reference, fashion, ROUNDS)
+    timed = turns(small, reference, fashion, ROUNDS).ratio("small", "original")
     return {"method": method, "seed": int(seed), "asked": ASKED, "predicted": round(predicted(table, result), 4),
             "reported": round(entry.measured["latency"] / entry.promised["latency"] * ASKED, 4), "measured": round(timed.median, 4),
             "low": round(timed.low, 4), "high": round(timed.high, 4), "macs": round(profile(result.model).macs / profile(model).macs, 4),

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,12 @@ from torch import Tensor
 from benchmarks.family import Family, Rows, by_case, settings
 from benchmarks.networks28 import NETWORKS, created, original
 from benchmarks.results import environment
+from benchmarks.timing import turns
 from lilliput import data, methods, prune
 from lilliput.core import Budget, Step, seed_everything
 from lilliput.deploy.onnx import export
 from lilliput.deploy.runtime import Session
-from lilliput.graph import latency, profile
+from lilliput.graph import profile
 from lilliput.pipelines.measure import measures
 from lilliput.train import SGD, AdamW, Cosine, Fit
 
@@ -117,8 +117,7 @@ def measure(case: str) -> dict[str, Any]:
                     for key, model in (("float", network), ("pruned", small))}
         for key, session in sessions.items():
             out[key] = {"val": session.evaluate(fashion.val), "test": session.evaluate(fashion.test), "bytes": session.size}
-        sample = fashion.example(1).numpy()
-        ratio = latency.compare({key: partial(session, sample) for key, session in sessions.items()}, rounds=51).ratio("pruned", "float")
+        ratio = turns(sessions["pruned"], sessions["float"], fashion, 51).ratio("small", "original")
     out["latency"] = [ratio.median, ratio.low, ratio.high]
     return out | {"drop": out["float"]["test"] - out["pruned"]["test"], "environment": environment()}
 

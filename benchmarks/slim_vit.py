@@ -10,21 +10,15 @@ is for the table. The bar is a latency at most 0.8 of the original's at less tha
 
 from __future__ import annotations
 
-import tempfile
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks.networks28 import original
 from benchmarks.results import main
+from benchmarks.timing import session, turns
 from lilliput import data, prune
 from lilliput.core import Budget, chain
 from lilliput.data import Data
-from lilliput.deploy.onnx import export
-from lilliput.deploy.runtime import Session
-from lilliput.graph import Traced, latency, profile
+from lilliput.graph import Traced, profile
 from lilliput.graph.branches import Residuals
 from lilliput.prune.allocation import global_threshold
 from lilliput.train import AdamW, Cosine, Fit, evaluate
@@ -47,13 +41,9 @@ def slim(network: Traced, images: Data, fine_tune: Fit = FINE_TUNE) -> Traced:
 
 def ratio(network: Traced, small: Traced, images: Data, rounds: int = ROUNDS) -> dict[str, Any]:
     """Milliseconds of both, and how much of the original's time the small one takes, with an interval of 95%."""
-    sample = np.ascontiguousarray(images.example(2).numpy()[:1])
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = {name: Session(export(model, Path(folder) / f"{name}.onnx", images.example(2))) for name, model in
-                    (("original", network), ("slim", small))}
-        compared = latency.compare({name: partial(s, sample) for name, s in sessions.items()}, rounds=rounds, warmup=20)
-    taken = compared.ratio("slim", "original")
-    return {"ms": {name: round(1e3 * compared[name].p50, 4) for name in sessions}, "ratio": round(taken.median, 4), "low": round(taken.low, 4),
+    compared = turns(session(small, images), session(network, images), images, rounds)
+    taken = compared.ratio("small", "original")
+    return {"ms": {name: round(1e3 * compared[name].p50, 4) for name in compared.samples}, "ratio": round(taken.median, 4), "low": round(taken.low, 4),
             "high": round(taken.high, 4)}
 
 

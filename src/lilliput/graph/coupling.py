@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from lilliput.graph.labels import Field, varying
-from lilliput.graph.rules import RULES, Propagation, op_name, tensors
+from lilliput.graph.rules import RULES, Propagation, op_name, scaled_norms, tensors
 from lilliput.graph.rules.movement import arithmetic_on_sizes, passthrough_module
 from lilliput.graph.shapes import shapes
 from lilliput.graph.trace import Traced, collection_paused
@@ -146,8 +146,7 @@ class Coupling:
     @cached_property
     def _norms(self) -> frozenset[str]:
         """Names of batch-norm scales."""
-        return frozenset(self.canonical(str(n.args[1].target)) for n in self.traced.graph.nodes
-                         if n.op == "call_function" and op_name(n) == "batch_norm" and isinstance(n.args[1], fx.Node))
+        return frozenset(self.canonical(name) for name, _ in scaled_norms(self.traced))
 
     def keep_all(self) -> Keep:
         """A mask over components that keeps everything."""

@@ -57,8 +57,8 @@ def _write_slices(node: fx.Node, pure: Any, made: dict[fx.Node, tuple[Slices, fx
         node.target = pure
     later = [n for n in base.users if node < n]
     anew = value
-    for part, (dim, start, end) in zip(reversed([s for s in chain if _limits([s])]), reversed(limits), strict=True):
-        anew = _patched(node.graph, node if anew is value else anew, part.args[0], anew, (dim, start, end))
+    for part, within in zip(reversed([s for s in chain if _limits([s])]), reversed(limits), strict=True):
+        anew = _patched(node.graph, node if anew is value else anew, part.args[0], anew, within)
     for user in later:
         user.replace_input_with(base, anew)
     made[anew] = limits, value

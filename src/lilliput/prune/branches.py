@@ -15,15 +15,14 @@ from lilliput.core.errors import PreconditionError
 from lilliput.graph import Traced
 from lilliput.graph.branches import Branch, Residuals, inside, without
 from lilliput.graph.coupling import Keep
-from lilliput.graph.rules.base import op_name
+from lilliput.graph.rules import NORMS, op_name
 from lilliput.prune.criteria import Criterion, Joint, Layer
 from lilliput.prune.statistics import Stats
 from lilliput.prune.units import Plan, Row, Scores
 
 BRANCH = "branch"
 # Positions of scale and shift, or of weight and bias, in operators that give zero where both are.
-_AFFINE = {"batch_norm": (1, 2), "layer_norm": (2, 3), "group_norm": (2, 3), "rms_norm": (2,), "instance_norm": (1, 2),
-           **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (1, 2))}
+_AFFINE = {**NORMS, **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (1, 2))}
 _ZERO_STAYS = frozenset({"dropout", "feature_dropout", "relu", "relu6", "hardtanh", "leaky_relu", "gelu", "silu", "hardswish", "tanh", "mean",
                          "view", "reshape", "flatten", "permute", "transpose", "contiguous", "clone", "avg_pool2d", "adaptive_avg_pool2d"})
 

@@ -12,12 +12,9 @@ from torch import Tensor, fx, nn
 from lilliput.core.errors import PreconditionError, RecipeError
 from lilliput.graph import Traced
 from lilliput.graph.products import LAYERS
-from lilliput.graph.rules import argument, op_name
+from lilliput.graph.rules import NORMS, argument, op_name, scaled_norms
 from lilliput.graph.weights import bias_name, parameter
 from lilliput.train import Fit, Hook, State
-
-# Where normalisations have scale and shift among their arguments.
-_NORMS = {"batch_norm": 1, "instance_norm": 1, "layer_norm": 2, "group_norm": 2, "rms_norm": 2}
 
 
 def draw_anew_(traced: Traced, seed: int) -> None:
@@ -46,10 +43,9 @@ def _starts(traced: Traced) -> dict[str, float]:
             continue
         name = op_name(node)
         given: list[tuple[Any, float]] = []
-        if name in _NORMS:
-            first = _NORMS[name]
-            given = [(argument(node, first, "weight"), 1.0), (argument(node, first + 1, "bias") if name != "rms_norm" else None, 0.0)]
-            if first == 1:
+        if name in NORMS:
+            given = [(argument(node, at, key), start) for at, key, start in zip(NORMS[name], ("weight", "bias"), (1.0, 0.0), strict=False)]
+            if NORMS[name][0] == 1:
                 given += [(argument(node, 3, "running_mean"), 0.0), (argument(node, 4, "running_var"), 1.0)]
             found |= {str(tensor.target): value for tensor, value in given if isinstance(tensor, fx.Node) and tensor.op == "get_attr"}
         elif node.target in LAYERS and (bias := bias_name(node)) is not None:
@@ -139,8 +135,7 @@ class FrozenGates:
 
     def hooks(self, traced: Traced) -> tuple[Hook, ...]:
         """Raises `PreconditionError` where there is no batch norm."""
-        nodes = [n.args[1] for n in traced.graph.nodes if n.op == "call_function" and op_name(n) == "batch_norm"]
-        targets = {str(scale.target) for scale in nodes if isinstance(scale, fx.Node)}
+        targets = {scale for scale, _ in scaled_norms(traced)}
         names = tuple(name for name, _ in traced.named_parameters() if name in targets)
         if not names:
             raise PreconditionError("gates stand on batch norms, and this network has no batch norm: pass one that has")

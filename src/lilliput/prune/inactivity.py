@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from lilliput.core.errors import PreconditionError
 from lilliput.graph import Traced
-from lilliput.graph.rules.base import op_name
+from lilliput.graph.rules import scaled_norms
 from lilliput.prune.criteria import Layer
 from lilliput.prune.statistics import Statistic, Stats, Tensors
 from lilliput.train import Batch, Fit, Hook, State
@@ -36,9 +36,8 @@ class NormShift:
 
 def norms(traced: Traced) -> list[tuple[str, str]]:
     """Names of scale and shift of the batch norms that have both."""
-    found = [node for node in traced.graph.nodes if node.op == "call_function" and op_name(node) == "batch_norm"]
-    pairs = [(node.args[1], node.args[2]) for node in found]
-    return list(dict.fromkeys((str(a.target), str(b.target)) for a, b in pairs if isinstance(a, fx.Node) and isinstance(b, fx.Node)))
+    pairs = [(scale, node.args[2]) for scale, node in scaled_norms(traced)]
+    return list(dict.fromkeys((scale, str(shift.target)) for scale, shift in pairs if isinstance(shift, fx.Node)))
 
 
 @dataclass(frozen=True)

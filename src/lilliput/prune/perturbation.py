@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from lilliput.core.errors import PreconditionError
 from lilliput.graph import Traced
-from lilliput.graph.rules import op_name
+from lilliput.graph.rules import scaled_norms
 from lilliput.graph.weights import bias_name, parameter, weight_name
 from lilliput.prune.criteria import Layer
 from lilliput.prune.maps import layers
@@ -30,8 +30,7 @@ class GateSlopes(Batches):
     def __call__(self, traced: Traced, data: Any, seed: int) -> Tensors:
         """One pass backward to each batch."""
         model = copy.deepcopy(traced)
-        norms = [n for n in model.graph.nodes if n.op == "call_function" and op_name(n) == "batch_norm" and isinstance(n.args[1], fx.Node)]
-        gates = {str(n.args[1].target): parameter(n.args[2]) for n in norms}
+        gates = {scale: parameter(n.args[2]) for scale, n in scaled_norms(model)}
         gates |= {weight_name(n): bias_name(n) for n in layers(model)}
         found: dict[str, list[Tensor]] = {}
         for loss, parameters in self.losses(traced, data, seed):

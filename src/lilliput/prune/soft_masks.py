@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lilliput.graph import Traced
-from lilliput.graph.fold import CONVOLUTIONS, TRANSPOSED
+from lilliput.graph.products import LAYERS
 from lilliput.graph.rules.base import op_name
 from lilliput.graph.weights import bias_name, parameter
 from lilliput.prune.gates import HOME, inserted, withdraw_
@@ -126,7 +126,7 @@ def _normalised(traced: Traced) -> set[str]:
     """Weights and biases of layers that batch norms alone read."""
     found: set[str] = set()
     for node in traced.graph.nodes:
-        if node.target in (*CONVOLUTIONS, *TRANSPOSED, torch.ops.aten.linear.default) and _before_norms(node):
+        if node.target in LAYERS and _before_norms(node):
             found |= {name for name in (parameter(node.args[1]), bias_name(node)) if name is not None}
     return found
 

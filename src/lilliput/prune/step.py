@@ -13,6 +13,7 @@ from torch import nn
 from lilliput.core import Budget, Entry, PreconditionError, Report, Result, describe
 from lilliput.graph import Traced, trace
 from lilliput.graph.coupling import Keep
+from lilliput.graph.rules import scaled_norms
 from lilliput.prune.allocation import Allocation, FromBudget, FromNetwork, resolved, told, uniform
 from lilliput.prune.branches import Branches
 from lilliput.prune.criteria import Criterion
@@ -59,7 +60,7 @@ class Slim:
 
     def hooks(self, traced: Traced) -> tuple[Hook, ...]:
         """Raises `PreconditionError` where there is no batch norm."""
-        names = tuple(str(n.args[1].target) for n in traced.graph.nodes if "batch_norm" in str(n.target) and n.args[1] is not None)
+        names = tuple(scale for scale, _ in scaled_norms(traced))
         if not names:
             raise PreconditionError("the penalty is on batch-norm scales, and this network has no batch norm: pass one that has")
         return (NormPenalty(names, self.strength),)

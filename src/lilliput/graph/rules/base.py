@@ -14,6 +14,8 @@ from lilliput.graph.shapes import Shape, Shapes
 from lilliput.graph.trace import Traced
 
 _ELEMENTWISE_LIMIT = 1 << 22
+# Positions of scale and, where there is one, shift among the arguments of normalisations.
+NORMS: dict[str, tuple[int, ...]] = {"batch_norm": (1, 2), "instance_norm": (1, 2), "layer_norm": (2, 3), "group_norm": (2, 3), "rms_norm": (2,)}
 
 
 @dataclass
@@ -150,6 +152,12 @@ def op_name(node: fx.Node) -> str:
         namespace, _, name = node.target._schema.name.partition("::")
         return name if namespace == "aten" else f"{namespace}::{name}"
     return getattr(node.target, "__name__", str(node.target))
+
+
+def scaled_norms(traced: Traced) -> list[tuple[str, fx.Node]]:
+    """Batch norms with a scale, after its name, in graph order."""
+    return [(str(n.args[1].target), n) for n in traced.graph.nodes
+            if n.op == "call_function" and op_name(n) == "batch_norm" and isinstance(n.args[1], fx.Node)]
 
 
 def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
