@@ -9,7 +9,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts, or need data (mcu, tflm) or .venv-litert (litert).
 BENCHMARKS := import_time prune_time prune_models fpgm_resnet50 resnet18_latency calibration_memory int8 kernels binary_gemm block_sparse mcu_kernels mcu_exact agreement static8 \
-              transforms mixed language prune_language post_training_vit slim_vit latency_budget diffusion torchvision80 fashion
+              transforms mixed language prune_language post_training_vit slim_vit latency_budget halved diffusion torchvision80 fashion
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-litert check bench bench-quantize bench-prune docs clean

@@ -79,6 +79,33 @@ def _one_shot(rows: Rows) -> Cell:
     return "; ".join(texts) + f"; dense {rows['dense']['test']:.3f}", "", good
 
 
+def _halved(network: str, bar: float) -> Callable[[Rows], Cell]:
+    """Points lost by seed; met where the mean of one method is within the bar, and neither l1 nor FPGM is below torch-pruning's group norm."""
+
+    def cell(rows: Rows) -> Cell:
+        lost: dict[str, list[float]] = {}
+        for r in rows.values():
+            if r["network"] == network:
+                lost.setdefault(r["method"], []).append(r["float"] - r["test"])
+        if not lost:
+            raise KeyError(network)
+        told = {method: f"{method} {' / '.join(f'{drop:+.2f}' for drop in drops)}" for method, drops in lost.items()}
+        theirs = told.pop("torch_pruning", "torch_pruning not measured")
+        mean = {method: sum(drops) / 3 for method, drops in lost.items() if len(drops) == 3}
+        whole = {"l1_norm", "fpgm", "torch_pruning"} <= set(mean)
+        good = whole and min(mean[m] for m in mean if m != "torch_pruning") <= bar
+        return "; ".join(told.values()), theirs, good and max(mean["l1_norm"], mean["fpgm"]) <= mean["torch_pruning"]
+
+    return cell
+
+
+def _slim(rows: Rows) -> Cell:
+    """Latency and points lost of each seed."""
+    times, lost = [r["ratio"] for r in rows.values()], [r["drop"] for r in rows.values()]
+    text = f"{' / '.join(f'{t:.2f}x' for t in times)}, {' / '.join(f'{drop:+.2f}' for drop in lost)} points lost"
+    return text, "", len(rows) == 3 and max(times) <= 0.8 and max(lost) < 1
+
+
 def _post_training(rows: Rows) -> Cell:
     """Points lost by each seed, at the multiplications that are left."""
     lost = [row["drop"] for row in rows.values()]
@@ -99,6 +126,11 @@ FIGURES = (
     Figure(name="ViT-L/16 pruned to half the channels, tracing included", bar="<= torch-pruning's", file="prune_time", cell=_beside("vit_l_16")),
     Figure(name="decoder of 24 layers pruned to half the channels, tracing included", bar="<= torch-pruning's", file="prune_time",
            cell=_beside("decoder_24")),
+    *(Figure(name=f"{name} on Fashion-MNIST at {times}x fewer MACs, by seed: points lost", bar=f"<= {bar}; l1 and FPGM not below torch-pruning's group norm",
+             file="halved", cell=_halved(network, bar))
+      for network, name, times, bar in (("resnet20", "ResNet-20", 2.1, 0.15), ("resnet56", "ResNet-56", 2.1, 0.15), ("vgg16", "VGG-16", 8, 1.0))),
+    Figure(name="small ViT on Fashion-MNIST without some heads and layers, three seeds: latency, test accuracy", bar="<= 0.8x at < 1 point",
+           file="slim_vit", cell=_slim),
     Figure(name="ResNet-50's FLOPs removed by FPGM, by share of the filters", bar="42.2% for 30%", file="fpgm_resnet50", cell=_published),
     Figure(name="0.6 of ResNet-8's latency, measured in ONNX Runtime, by seed", bar="within 5%", file="latency_budget", cell=_latency_budget),
     Figure(name="zeros in ResNet-20 on Fashion-MNIST, one-shot global magnitude and fine-tuning, by seed: points lost",

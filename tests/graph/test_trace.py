@@ -147,3 +147,13 @@ def test_modules_that_evaluation_does_not_use_are_left_out():
 
     traced = trace(Auxiliary(), torch.randn(2, 3))
     assert set(dict(traced.named_parameters())) == {"body.weight", "body.bias"}
+
+
+def test_what_torch_exported_is_traced_too():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    example = torch.randn(2, 1, 8, 8)
+    exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    traced = trace(exported, example)
+    batch = torch.randn(5, 1, 8, 8)
+    torch.testing.assert_close(traced.eval()(batch), model(batch))
+    assert traced.dynamic_batch and not torch.equal(traced.train()(batch), model(batch))  # its batch norms can be trained again

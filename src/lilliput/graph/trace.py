@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -172,7 +172,8 @@ def _attribute(root: nn.Module, name: str) -> Any:
 def export_program(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[torch.export.ExportedProgram, bool]:
     """`torch.export` in evaluation mode, and whether the batch is dynamic; raises `TraceError`."""
     training = {module: module.training for module in model.modules()}
-    model.eval()
+    with suppress(NotImplementedError):  # what torch exported has one mode: its batch norms were fixed then
+        model.eval()
     try:
         with collection_paused(), _stack_traces_off():
             try:
