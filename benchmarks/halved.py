@@ -41,7 +41,9 @@ def pruned(network: str, method: str, seed: int) -> Traced:
     if method == "torch_pruning":
         return _theirs(network, whole, left)
     step = {"l1_norm": prune.l1_norm, "fpgm": prune.fpgm, "distilled": prune.fpgm}[method](Budget(macs=left))
-    return step(whole, fashion).model
+    small = step(whole, fashion).model
+    assert isinstance(small, Traced)
+    return small
 
 
 def _theirs(network: str, whole: Traced, left: float) -> Traced:

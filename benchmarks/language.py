@@ -1,6 +1,6 @@
 """A language model of 2.3 million weights on Shakespeare, character by character: perplexity before and after quantization.
 
-    python -m benchmarks.language --json benchmarks/results/language.json ["NETWORK: QUANTIZER" ...]
+    python -m benchmarks.language --json benchmarks/results/language.json ["NETWORK: QUANTIZER[, seed N]" ...]
 
 Two networks: `trained`, and `outliers`, the same function with six feature dimensions, the same ones in every block, whose
 activations are 32 times as large. Outliers of this kind come about by themselves in transformers of some billion weights, and are
@@ -25,7 +25,7 @@ from torch import fx
 from benchmarks.cache import cached
 from benchmarks.results import main
 from lilliput import data, quantize, zoo
-from lilliput.core import PreconditionError, Step, describe
+from lilliput.core import PreconditionError, Step, describe, seed_everything
 from lilliput.graph import Traced, trace
 from lilliput.train import AdamW, Cosine, Fit, fit, perplexity
 
@@ -96,18 +96,24 @@ def _scale_(model: Traced, node: Any, dims: torch.Tensor, factor: float) -> None
     model.set_tensor(str(node.target), value)
 
 
-NETWORKS: dict[str, Callable[[], Traced]] = {"trained": trained, "outliers": lambda: with_outliers(trained())}
-CASES = [f"{network}: {quantizer}" for network in NETWORKS for quantizer in ("float", *QUANTIZERS)]
+NETWORKS: dict[str, Callable[[int], Traced]] = {"trained": trained, "outliers": lambda seed: with_outliers(trained(seed))}
+# What figures are made of is measured with three seeds, everything else with the first.
+QUOTED = ("trained: float", "trained: rtn w4", "trained: rtn w3", "trained: gptq w4", "trained: gptq w3", "outliers: float", "outliers: llm_int8")
+CASES = [f"{network}: {quantizer}" for network in NETWORKS for quantizer in ("float", *QUANTIZERS)] + [f"{case}, seed {seed}" for seed in (1, 2) for case in QUOTED]
 
 
 def row(case: str) -> dict[str, Any]:
     """Perplexity of one network behind one quantizer, on validation and test, and the seconds that quantizing took."""
-    network, _, quantizer = case.partition(": ")
-    model, text, began = NETWORKS[network]().eval(), data.load(TEXT), time.perf_counter()
+    name, _, number = case.partition(", seed ")
+    network, _, quantizer = name.partition(": ")
+    seed = int(number or 0)
+    model, text = NETWORKS[network](seed).eval(), data.load(TEXT)
+    seed_everything(seed)
+    began = time.perf_counter()
     if quantizer != "float":
         model = QUANTIZERS[quantizer]()(model, text).model.eval()
     seconds = time.perf_counter() - began
-    return {"network": network, "quantizer": quantizer, "val": perplexity(model, text.val), "test": perplexity(model, text.test),
+    return {"network": network, "quantizer": quantizer, "seed": seed, "val": perplexity(model, text.val), "test": perplexity(model, text.test),
             "seconds": round(seconds, 1)}
 
 
