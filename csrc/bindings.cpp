@@ -5,6 +5,7 @@
 #include "bindings_kernels.h"
 #include "bindings_training.h"
 #include "bits.h"
+#include "coding/bindings.h"
 
 namespace nb = nanobind;
 
@@ -19,6 +20,7 @@ NB_MODULE(_native, module) {
     module.attr("TOO_SHORT") = static_cast<int>(LP_TOO_SHORT);
     module.attr("BAD_SHAPE") = static_cast<int>(LP_BAD_SHAPE);
     module.attr("BAD_PATH") = static_cast<int>(LP_BAD_PATH);
+    module.attr("CORRUPT") = static_cast<int>(LP_CORRUPT);
 
     module.def("packed_size", &lp_packed_size, nb::arg("count"), nb::arg("bits"),
                "Bytes that `count` codes take; 0 for bad bits.");
@@ -40,6 +42,6 @@ NB_MODULE(_native, module) {
     bind_products(module);
     bind_sparse(module);
     bind_convolutions(module);
-
     bind_training(module);
+    bind_rans(module);
 }

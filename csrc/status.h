@@ -9,7 +9,8 @@ typedef enum {
     LP_TOO_SHORT = 3, /* a buffer holds less than the count needs */
     LP_NULL = 4,      /* a pointer is NULL although its length is not zero */
     LP_BAD_SHAPE = 5, /* sizes that contradict each other, or whose product leaves the range of the type */
-    LP_BAD_PATH = 6   /* an instruction set that this processor or this build does not have */
+    LP_BAD_PATH = 6,  /* an instruction set that this processor or this build does not have */
+    LP_CORRUPT = 7    /* a coded stream or its table contradicts itself */
 } lp_status;
 
 #endif

@@ -1,0 +1,34 @@
+"""Valid inputs for the fuzz targets to start from: `python seeds.py FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lilliput import coding
+
+rng = np.random.default_rng(0)
+SYMBOLS = {
+    "few": rng.geometric(0.4, 50).clip(0, 15).astype(np.uint8),
+    "lanes": rng.geometric(0.4, 3000).clip(0, 15).astype(np.uint8),
+    "all": rng.integers(0, 256, 400).astype(np.uint8),
+    "many": np.where(rng.random(66_000) < 0.97, 0, 1).astype(np.uint8),
+    "exceptions": np.where(rng.random(3000) < 0.999, 7, rng.integers(0, 256, 3000)).astype(np.uint8),
+    "constant": np.full(20, 9, np.uint8),
+}
+
+
+def static(coder: coding.Coder, symbols: np.ndarray) -> bytes:
+    """A count of three bytes, the table's size in two, table, chunk."""
+    table = coder.table(coding.count(symbols))
+    return len(symbols).to_bytes(3, "little") + len(table).to_bytes(2, "little") + table + coder.encode(symbols, table)
+
+
+def main(folder: Path) -> None:
+    for name, coder in (("rans", coding.Rans()), ("rans", coding.Rans(pairs=True))):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for what, symbols in SYMBOLS.items():
+            (folder / name / f"{what}-{coder!r}".replace(" ", "")).write_bytes(static(coder, symbols))
+
+
+main(Path(sys.argv[1]))
