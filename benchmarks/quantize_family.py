@@ -39,7 +39,8 @@ _BITS = {"post": ((8, 8), (4, 8)), "train": ((4, 4),)}
 _MORE = {"quantize.qat": ((2, 2), (3, 3)), "quantize.lsq": ((2, 2), (3, 3)), "quantize.minmax": ((3, 8), (2, 8), (4, 4)),
          "quantize.mse": ((3, 8), (2, 8), (4, 4)), "quantize.adaround": ((3, 8), (2, 8)), "quantize.brecq": ((3, 8), (2, 8)),
          "quantize.gptq": ((3, 8), (2, 8)), "quantize.lq_nets": ((2, 2),)}
-_INSTEAD = {"quantize.log_quant": ((4, 8),)}  # powers of two have up to six bits
+# Powers of two have up to six bits; SYQ is for weights of one or two.
+_INSTEAD = {"quantize.log_quant": ((4, 8),), "quantize.syq": ((2, 4),)}
 # Recipes for other networks: attention and language models have tables of their own.
 _ELSEWHERE = frozenset({"quantize.peg", "quantize.llm_int8", "quantize.smoothquant", "quantize.ptq_vit", "quantize.apq_vit", "quantize.ptq4dm",
                         "quantize.alq_amq"})

@@ -156,4 +156,5 @@ def test_what_torch_exported_is_traced_too():
     traced = trace(exported, example)
     batch = torch.randn(5, 1, 8, 8)
     torch.testing.assert_close(traced.eval()(batch), model(batch))
-    assert traced.dynamic_batch and not torch.equal(traced.train()(batch), model(batch))  # its batch norms can be trained again
+    assert traced.dynamic_batch
+    assert not torch.equal(traced.train()(batch), model(batch))  # its batch norms can be trained again

@@ -3,6 +3,7 @@
 from lilliput.prune.adaptation import Adaptation
 from lilliput.prune.adversarial import Adversarial
 from lilliput.prune.branches import Branches
+from lilliput.prune.coordinates import CoordinateDescent, SuperNetwork
 from lilliput.prune.criteria import GeometricMedian, GroupMagnitude, Layer, Magnitude, NormScale, Random, Taylor
 from lilliput.prune.dimensions import Samples
 from lilliput.prune.emptied import without_empty_channels
@@ -93,15 +94,16 @@ from lilliput.prune.thresholds import DeviationThresholds
 from lilliput.prune.units import Channels, Element
 
 __all__ = ["NM", "AccuracyGuaranteed", "Adaptation", "Adversarial", "Apart", "AtRuntime", "Block", "Branches", "ByTable",
-           "Channels", "DeviationThresholds", "Element", "FineTune", "FrozenGates", "Gated", "GeometricMedian", "Gradual",
-           "GroupMagnitude", "GrowingPenalty", "Knapsack", "LassoSelection", "LatencyTable", "Layer", "LayerByLayer",
-           "LayerRatios", "LessCost", "Magnitude", "MetaPruning", "Movement", "NormScale", "OneShot", "Patterned", "PerSaving",
-           "Prune", "Random", "RateDistortion", "Refined", "RemovalLoss", "Rewinding", "Rewiring", "Rows", "Samples",
-           "SensitivityFeedback", "Similarity", "Slim", "Soft", "SoftChannels", "Stats", "Structures", "Tabulation", "Taylor",
-           "Turns", "Whole", "amc", "aster", "block", "catro", "ccp", "continuous_sparsification", "dependency_groups", "dhp",
-           "dns", "dnw", "dpf", "dsr", "dst", "force", "fpgm", "gal", "grasp", "group_fisher", "growing_regularisation", "halp",
-           "hrank", "kwon_post_training", "l1_norm", "lamp", "layerwise_obs", "lfpc", "lookahead", "lottery_ticket",
-           "magnitude_global", "magnitude_gradual", "mfac", "n_m", "n_m_attention", "netadapt", "network_slimming", "obc", "obd",
-           "obs", "prune_from_scratch", "purl", "random", "rd_prune", "rigl", "runtime_neural_pruning", "scop", "scp", "sfp",
-           "snip", "soft_threshold", "sparse_momentum", "sparsegpt", "taylor", "taylor_activation", "three_d", "vit_hessian",
-           "wanda", "without_empty_channels", "woodfisher"]
+           "Channels", "CoordinateDescent", "DeviationThresholds", "Element", "FineTune", "FrozenGates", "Gated",
+           "GeometricMedian", "Gradual", "GroupMagnitude", "GrowingPenalty", "Knapsack", "LassoSelection", "LatencyTable",
+           "Layer", "LayerByLayer", "LayerRatios", "LessCost", "Magnitude", "MetaPruning", "Movement", "NormScale", "OneShot",
+           "Patterned", "PerSaving", "Prune", "Random", "RateDistortion", "Refined", "RemovalLoss", "Rewinding", "Rewiring",
+           "Rows", "Samples", "SensitivityFeedback", "Similarity", "Slim", "Soft", "SoftChannels", "Stats", "Structures",
+           "SuperNetwork", "Tabulation", "Taylor", "Turns", "Whole", "amc", "aster", "block", "catro", "ccp",
+           "continuous_sparsification", "dependency_groups", "dhp", "dns", "dnw", "dpf", "dsr", "dst", "force", "fpgm", "gal",
+           "grasp", "group_fisher", "growing_regularisation", "halp", "hrank", "kwon_post_training", "l1_norm", "lamp",
+           "layerwise_obs", "lfpc", "lookahead", "lottery_ticket", "magnitude_global", "magnitude_gradual", "mfac", "n_m",
+           "n_m_attention", "netadapt", "network_slimming", "obc", "obd", "obs", "prune_from_scratch", "purl",
+           "random", "rd_prune", "rigl", "runtime_neural_pruning", "scop", "scp", "sfp", "snip", "soft_threshold",
+           "sparse_momentum", "sparsegpt", "taylor", "taylor_activation", "three_d", "vit_hessian", "wanda",
+           "without_empty_channels", "woodfisher"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,40 +50,58 @@ class Adaptation:
         if not isinstance(pruning.plan, ChannelPlan) or not isinstance(pruning.allocation, Tabulated):
             raise PreconditionError("adaptation narrows channels by a table: pass unit=Channels() and allocation=ByTable(...)")
         way = _Way(self, pruning, pruning.plan, pruning.allocation.table)
-        network, keep = way.gone(traced)
+        descent = Descent(first=self.first, decay=self.decay, pruning=pruning, resource=way.table.resource,
+                          predict=lambda keep: way.table.predict_of(way.plan, keep), narrowed=way.narrowed)
+        network, keep = descent.gone(traced)
         return pruning.train(network, pruning.fit, (), "recover"), keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """From one network to the budget: step `i` takes `first * decay^i` of the whole network's cost, at most what is still too much.
+
+    `predict` says what a choice costs, and what the networks then measure corrects it by one factor. `narrowed` takes a network, what it
+    keeps of the first, the fall that is asked for, and how far the network is above the budget; both in the units of `predict`.
+    """
+
+    first: float
+    decay: float
+    pruning: Pruning
+    resource: str
+    predict: Callable[[list[Keep]], float]
+    narrowed: Callable[[Traced, list[Keep], float, float], tuple[Traced, list[Keep]]]
+
+    def gone(self, network: Traced) -> tuple[Traced, list[Keep]]:
+        """The network that meets the budget, and what it keeps of the one given."""
+        plan, target = self.pruning.plan, self.pruning.target
+        keep, factor, limit = plan.everything(), 1.0, target.limits[self.resource]
+        whole, costs = self.predict(keep), target.cost(plan, keep, lambda: network)
+        begun, step = costs[self.resource], self.first * whole
+        with Bar(total=100) as bar:
+            while not target.met(costs):
+                over = costs[self.resource] - limit
+                fall = min(step, over) if over > 0 else step
+                network, keep = self.narrowed(network, keep, fall / factor, over / factor)
+                costs, step = target.cost(plan, keep, lambda: network), step * self.decay  # noqa: B023
+                if target.met(costs) and not target.structural(plan):  # one lucky reading is not enough to stop
+                    again = target.cost(plan, keep, lambda: network)  # noqa: B023
+                    costs = {name: (cost + again[name]) / 2 for name, cost in costs.items()}
+                predicted = whole - self.predict(keep)
+                factor = float(np.clip((begun - costs[self.resource]) / predicted, 0.25, 4.0)) if predicted > 0 else 1.0
+                bar.update(int(np.clip(100 * (begun - costs[self.resource]) / (begun - limit), 0, 100)), "narrowing groups")
+        return network, keep
 
 
 @dataclass(frozen=True)
 class _Way:
-    """From one network to the budget."""
+    """The candidates of each step."""
 
     settings: Adaptation
     pruning: Pruning
     plan: ChannelPlan
     table: LatencyTable
 
-    def gone(self, network: Traced) -> tuple[Traced, list[Keep]]:
-        """The network that meets the budget, and what it keeps of the one given."""
-        target, keep, factor = self.pruning.target, self.plan.everything(), 1.0
-        resource, limit = self.table.resource, target.limits[self.table.resource]
-        costs = target.cost(self.plan, keep, lambda: network)
-        begun, step = costs[resource], self.settings.first * self.table.whole
-        with Bar(total=100) as bar:
-            while not target.met(costs):
-                over = costs[resource] - limit
-                fall = min(step, over) if over > 0 else step
-                network, keep = self._narrowed(network, keep, fall / factor, over / factor)
-                costs, step = target.cost(self.plan, keep, lambda: network), step * self.settings.decay  # noqa: B023
-                if target.met(costs) and not target.structural(self.plan):  # one lucky reading is not enough to stop
-                    again = target.cost(self.plan, keep, lambda: network)  # noqa: B023
-                    costs = {name: (cost + again[name]) / 2 for name, cost in costs.items()}
-                predicted = self.table.whole - self.table.predict_of(self.plan, keep)
-                factor = float(np.clip((begun - costs[resource]) / predicted, 0.25, 4.0)) if predicted > 0 else 1.0
-                bar.update(int(np.clip(100 * (begun - costs[resource]) / (begun - limit), 0, 100)), "narrowing groups")
-        return network, keep
-
-    def _narrowed(self, network: Traced, keep: list[Keep], fall: float, over: float) -> tuple[Traced, list[Keep]]:
+    def narrowed(self, network: Traced, keep: list[Keep], fall: float, over: float) -> tuple[Traced, list[Keep]]:
         """The best of the networks with one group narrower, their cost less by `fall`, and with it of the original."""
         plan = self.plan.unit.plan(network)
         assert isinstance(plan, ChannelPlan)

@@ -23,7 +23,7 @@ from lilliput.prune.units import Plan, Row, Scores
 BRANCH = "branch"
 # Positions of scale and shift, or of weight and bias, in operators that give zero where both are.
 _AFFINE = {**NORMS, **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (1, 2))}
-_ZERO_STAYS = frozenset({"dropout", "feature_dropout", "relu", "relu6", "hardtanh", "leaky_relu", "gelu", "silu", "hardswish", "tanh", "mean",
+ZERO_STAYS = frozenset({"dropout", "feature_dropout", "relu", "relu6", "hardtanh", "leaky_relu", "gelu", "silu", "hardswish", "tanh", "mean",
                          "view", "reshape", "flatten", "permute", "transpose", "contiguous", "clone", "avg_pool2d", "adaptive_avg_pool2d"})
 
 
@@ -152,7 +152,7 @@ def _silencers(node: object, within: set[fx.Node]) -> list[str] | None:
     if name == "add":
         parts = [_silencers(summand, within) for summand in node.args]
         return None if None in parts else [tensor for part in parts for tensor in part or ()]
-    return _silencers(node.args[0], within) if name in _ZERO_STAYS else None
+    return _silencers(node.args[0], within) if name in ZERO_STAYS else None
 
 
 def _weights(traced: Traced, branch: Branch) -> list[tuple[str, str]]:

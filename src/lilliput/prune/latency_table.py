@@ -70,7 +70,9 @@ class LatencyTable:
         places = [self.place(group, count) for group, count in enumerate(counts)]
         saved = sum(self.whole - costs[at] for costs, at in zip(self.costs, places, strict=True))
         alone = sum(work_alone[-1] - work_alone[at] for work_alone, at in zip(self.work, places, strict=True))
-        return self.whole - saved * ((self.work[0][-1] - work) / alone if alone > 0 else 1.0)
+        if alone <= 0:  # what work went is of no group
+            return (self.whole - saved) * work / self.work[0][-1]
+        return self.whole - saved * ((self.work[0][-1] - work) / alone)
 
     def predict_of(self, plan: Plan, keep: Sequence[Keep]) -> float:
         """Cost of a choice."""

@@ -126,10 +126,11 @@ def _normalised(traced: Traced) -> set[str]:
     """Weights and biases of layers that batch norms alone read."""
     found: set[str] = set()
     for node in traced.graph.nodes:
-        if node.target in LAYERS and _before_norms(node):
+        if node.target in LAYERS and before_norms(node):
             found |= {name for name in (parameter(node.args[1]), bias_name(node)) if name is not None}
     return found
 
 
-def _before_norms(node: fx.Node) -> bool:
+def before_norms(node: fx.Node) -> bool:
+    """Whether batch norms alone read a value."""
     return bool(node.users) and all(user.op == "call_function" and op_name(user) == "batch_norm" for user in node.users)

@@ -36,7 +36,7 @@ from lilliput.prune.recipes.structures import aster, dhp, kwon_post_training, pr
 __all__ = ["amc", "aster", "block", "catro", "ccp", "continuous_sparsification", "dependency_groups", "dhp", "dns", "dnw", "dpf",
            "dsr", "dst", "force", "fpgm", "gal", "grasp", "group_fisher", "growing_regularisation", "halp", "hrank",
            "kwon_post_training", "l1_norm", "lamp", "layerwise_obs", "lfpc", "lookahead", "lottery_ticket", "magnitude_global",
-           "magnitude_gradual", "mfac", "n_m", "n_m_attention", "netadapt", "network_slimming", "obc", "obd", "obs",
-           "prune_from_scratch", "purl", "random", "rd_prune", "rigl", "runtime_neural_pruning", "scop", "scp", "sfp", "snip",
+           "magnitude_gradual", "mfac", "n_m", "n_m_attention", "netadapt", "network_slimming", "obc", "obd",
+           "obs", "prune_from_scratch", "purl", "random", "rd_prune", "rigl", "runtime_neural_pruning", "scop", "scp", "sfp", "snip",
            "soft_threshold", "sparse_momentum", "sparsegpt", "taylor", "taylor_activation", "three_d", "vit_hessian", "wanda",
            "woodfisher"]
