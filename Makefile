@@ -5,7 +5,7 @@ JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard csrc/coding/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts, or need data (mcu, tflm) or .venv-litert (litert).
 BENCHMARKS := import_time prune_time prune_models fpgm_resnet50 resnet18_latency calibration_memory int8 kernels binary_gemm block_sparse mcu_kernels mcu_exact agreement static8 \
@@ -81,9 +81,9 @@ check: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
+	$(CC) -std=c11 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c csrc/coding/*.c
 	$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/mcu/*.c
-	$(CC) -std=c99 -DLP_PORTABLE_ONLY -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c
+	$(CC) -std=c99 -DLP_PORTABLE_ONLY -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fsyntax-only csrc/*.c csrc/coding/*.c
 	$(PY) -m lilliput.methods.table --check docs/methods.md
 
 bench: $(VENV)/.tests $(if $(PEERS),.venv-peers/.installed)

@@ -44,4 +44,8 @@ NB_MODULE(_native, module) {
     bind_convolutions(module);
     bind_training(module);
     bind_rans(module);
+    bind_arithmetic(module);
+    bind_cabac(module);
+    bind_huffman(module);
+    bind_tunstall(module);
 }

@@ -5,5 +5,9 @@
 #include <nanobind/nanobind.h>
 
 void bind_rans(nanobind::module_ &module);
+void bind_arithmetic(nanobind::module_ &module);
+void bind_cabac(nanobind::module_ &module);
+void bind_huffman(nanobind::module_ &module);
+void bind_tunstall(nanobind::module_ &module);
 
 #endif

@@ -13,3 +13,7 @@ fuzz() {
     "$work/$name" -runs="$runs" -max_len=32768 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 -artifact_prefix="$work/" "$work/corpus/$name" "$work/seeds/$name"
 }
 fuzz rans csrc/coding/rans_table.c csrc/coding/rans_decode.c csrc/coding/rans_avx2.c
+fuzz huffman csrc/coding/huffman_table.c csrc/coding/huffman_decode.c csrc/coding/huffman_small.c
+fuzz tunstall csrc/coding/tunstall_table.c csrc/coding/tunstall_build.c csrc/coding/tunstall_decode.c csrc/coding/tunstall_small.c
+fuzz arithmetic csrc/coding/arithmetic.c csrc/coding/arithmetic_adaptive.c
+fuzz cabac csrc/coding/cabac_encode.c csrc/coding/cabac_decode.c

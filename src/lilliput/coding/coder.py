@@ -95,6 +95,13 @@ def checked(status: int, what: str) -> None:
         raise CorruptFileError(f"{what} is damaged, or was made by something else: get the file again")
 
 
+def encodable(status: int) -> None:
+    """Raise `PreconditionError` where an encoder met a symbol that its table does not know; `CorruptFileError` for what is no table."""
+    if status == _native.BAD_CODE:
+        raise PreconditionError("a symbol occurs that the table has no code for: make it from the counts of all that is to be coded")
+    checked(status, "the table")
+
+
 def uncoded(counts: Counts) -> float:
     """Bits of symbols of these counts in as many whole bits each as the largest needs."""
     highest = int(np.flatnonzero(counts).max(initial=0))
