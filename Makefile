@@ -8,7 +8,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c 
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*) $(wildcard csrc/coding/*)
 PEERS := $(wildcard benchmarks/peers.txt)
 # Modules under benchmarks/ with a `main`; the others there are their parts, or need data (mcu, tflm) or .venv-litert (litert).
-BENCHMARKS := import_time prune_time prune_models fpgm_resnet50 resnet18_latency calibration_memory int8 kernels binary_gemm block_sparse mcu_kernels mcu_exact agreement static8 \
+BENCHMARKS := coders import_time prune_time prune_models fpgm_resnet50 resnet18_latency calibration_memory int8 kernels binary_gemm block_sparse mcu_kernels mcu_exact agreement static8 \
               transforms mixed language prune_language post_training_vit slim_vit latency_budget halved diffusion torchvision80 fashion
 
 .DEFAULT_GOAL := help

@@ -1,5 +1,5 @@
 """The figures of `benchmarks/README.md`, family by family."""
 
-from benchmarks.figures import microcontrollers, pruning, quantization, spine
+from benchmarks.figures import coding, microcontrollers, pruning, quantization, spine
 
-FIGURES = (*spine.FIGURES, *quantization.FIGURES, *pruning.FIGURES, *microcontrollers.FIGURES)
+FIGURES = (*spine.FIGURES, *quantization.FIGURES, *pruning.FIGURES, *microcontrollers.FIGURES, *coding.FIGURES)

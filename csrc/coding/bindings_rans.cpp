@@ -1,12 +1,15 @@
-// Interleaved rANS and the files' checksum for Python: arrays in, status and bytes out. Every call releases the interpreter's lock.
+// Interleaved rANS, planes of words and the files' checksum for Python: arrays in, status and bytes out. Every call releases the interpreter's lock.
 #include "bindings.h"
 
 #include <memory>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 #include <tuple>
+#include <vector>
 
 #include "crc32c.h"
+#include "planes.h"
 #include "rans.h"
 
 namespace nb = nanobind;
@@ -43,7 +46,27 @@ static int decode(int path, Bytes from, Bytes table, Array<uint8_t> symbols) {
         lp_rans_decode(from.data(), from.shape(0), &read, slots.get(), symbols.data(), symbols.shape(0), static_cast<lp_path>(path)));
 }
 
+static int join_planes(std::vector<Bytes> planes, bool rotate, Array<uint8_t> words) {
+    const size_t width = planes.size(), count = width ? words.shape(0) / width : 0;
+    std::vector<const uint8_t *> starts;
+    for (const Bytes &plane : planes) {
+        if (plane.shape(0) != count) return static_cast<int>(LP_BAD_SHAPE);
+        starts.push_back(plane.data());
+    }
+    if (width == 0 || words.shape(0) != width * count) return static_cast<int>(LP_BAD_SHAPE);
+    nb::gil_scoped_release released;
+    return static_cast<int>(lp_join_planes(starts.data(), count, static_cast<unsigned>(width), rotate, words.data()));
+}
+
 void bind_rans(nb::module_ &module) {
+    module.def(
+        "split_planes", [](Bytes words, unsigned width, bool rotate, Array<uint8_t> planes) {
+            nb::gil_scoped_release released;
+            if (width == 0 || words.shape(0) % width || planes.shape(0) != words.shape(0)) return static_cast<int>(LP_BAD_SHAPE);
+            return static_cast<int>(lp_split_planes(words.data(), words.shape(0) / width, width, rotate, planes.data()));
+        },
+        nb::arg("words"), nb::arg("width"), nb::arg("rotate"), nb::arg("planes"), "Planes of words, the highest byte first; returns a status.");
+    module.def("join_planes", &join_planes, nb::arg("planes"), nb::arg("rotate"), nb::arg("words"), "Words of planes; returns a status.");
     module.def(
         "crc32c", [](int path, Bytes bytes, uint32_t before) {
             nb::gil_scoped_release released;

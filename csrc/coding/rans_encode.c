@@ -62,27 +62,39 @@ LP_ALWAYS_INLINE uint8_t *push(uint32_t *state, const coding *c, uint8_t *words)
     return words;
 }
 
-/* Entries from the last to the first; where the words begin. */
-static uint8_t *push_all(const uint8_t *symbols, size_t count, const lp_rans_table *table, const uint8_t index[256], const coding *codings, uint32_t *states,
-                         uint8_t *words)
+/* What stands for a symbol that has no frequency, and that it does. */
+enum { EXCEPTION = 256 };
+
+/* Entries from the last to the first; where the words begin, and in `*seen` all bits of the indices met. */
+static uint8_t *push_all(const uint8_t *symbols, size_t count, const lp_rans_table *table, const uint16_t index[256], const coding *codings, uint32_t *states,
+                         uint8_t *words, unsigned *seen)
 {
     const size_t entries = table->pairs ? count / 2 + (count & 1) : count;
     const size_t mask = lp_rans_lanes(entries) - 1;
     size_t i = entries;
+    unsigned met = 0;
     if (!table->pairs) {
-        while (i--) words = push(&states[i & mask], &codings[index[symbols[i]]], words);
-        return words;
+        while (i--) {
+            const unsigned at = index[symbols[i]];
+            met |= at;
+            words = push(&states[i & mask], &codings[at & 255], words);
+        }
+    } else if (count & 1) {
+        const unsigned at = index[symbols[2 * --i]];
+        met |= at;
+        words = push(&states[i & mask], &codings[(at & 15) * 16 + table->most], words);
     }
-    if (count & 1) {
-        i--;
-        words = push(&states[i & mask], &codings[index[symbols[2 * i]] * 16u + table->most], words);
+    while (table->pairs && i--) {
+        const unsigned a = index[symbols[2 * i]], b = index[symbols[2 * i + 1]];
+        met |= a | b;
+        words = push(&states[i & mask], &codings[(a & 15) * 16 + (b & 15)], words);
     }
-    while (i--) words = push(&states[i & mask], &codings[index[symbols[2 * i]] * 16u + index[symbols[2 * i + 1]]], words);
+    *seen = met;
     return words;
 }
 
 /* Symbols without a frequency, after the words. */
-static uint8_t *push_exceptions(const uint8_t *symbols, size_t count, const uint8_t known[256], size_t exceptions, uint8_t *to)
+static uint8_t *push_exceptions(const uint8_t *symbols, size_t count, const uint16_t index[256], size_t exceptions, uint8_t *to)
 {
     uint64_t left = exceptions;
     for (; left >= 128; left >>= 7) *to++ = (uint8_t)(left | 128);
@@ -94,7 +106,7 @@ static uint8_t *push_exceptions(const uint8_t *symbols, size_t count, const uint
     lp_bit_writer writer = {to, 0, 0, 0};
     size_t next = 0;
     for (size_t i = 0; i < count; i++) {
-        if (known[symbols[i]]) continue;
+        if (index[symbols[i]] < EXCEPTION) continue;
         lp_write_unary(&writer, (uint32_t)((i - next) >> k));
         lp_write_bits(&writer, (uint32_t)((i - next) & ((1u << k) - 1)), k);
         lp_write_bits(&writer, symbols[i], 8);
@@ -107,14 +119,12 @@ lp_status lp_rans_encode(const uint8_t *symbols, size_t count, const lp_rans_tab
 {
     if ((!symbols && count) || !coded) return LP_NULL;
     if (lp_rans_bound(count) == 0 || capacity < lp_rans_bound(count)) return LP_TOO_SHORT;
-    uint8_t index[256], known[256];
+    uint16_t index[256];
     for (unsigned s = 0; s < 256; s++) {
         const unsigned at = s - table->first;
-        known[s] = at < table->range && table->frequency[at] > 0;
-        index[s] = (uint8_t)(known[s] ? at : table->most);
+        index[s] = (uint16_t)(at < table->range && table->frequency[at] > 0 ? at : table->most | EXCEPTION);
     }
-    size_t exceptions = 0;
-    for (size_t i = 0; i < count; i++) exceptions += !known[symbols[i]];
+    unsigned seen = EXCEPTION;
     uint8_t *to = coded;
     if (table->bits && count) {
         const size_t entries = table->pairs ? count / 2 + (count & 1) : count;
@@ -124,14 +134,16 @@ lp_status lp_rans_encode(const uint8_t *symbols, size_t count, const lp_rans_tab
         if (fill_codings(table, codings) != LP_OK) return LP_CORRUPT;
         for (unsigned i = 0; i < lanes; i++) states[i] = 1u << 16;
         uint8_t *const top = coded + 4 * (size_t)lanes + 2 * entries;
-        const uint8_t *words = push_all(symbols, count, table, index, codings, states, top);
+        const uint8_t *words = push_all(symbols, count, table, index, codings, states, top, &seen);
         for (unsigned i = 0; i < lanes; i++) {
             for (unsigned k = 0; k < 4; k++) *to++ = (uint8_t)(states[i] >> (8 * k));
         }
         memmove(to, words, (size_t)(top - words));
         to += top - words;
     }
-    *size = (size_t)(push_exceptions(symbols, count, known, exceptions, to) - coded);
+    size_t exceptions = 0;
+    for (size_t i = 0; i < count && (seen & EXCEPTION); i++) exceptions += index[symbols[i]] >> 8;
+    *size = (size_t)(push_exceptions(symbols, count, index, exceptions, to) - coded);
     return LP_OK;
 }
 

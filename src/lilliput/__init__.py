@@ -12,8 +12,8 @@ from lilliput.core import Budget, Report, Result, chain
 
 __version__ = "0.1.0"
 
-_MODULES = ("core", "data", "deploy", "distill", "factorize", "graph", "methods", "pipelines", "prune", "quantize", "report",
-            "train", "zoo")
+_MODULES = ("coding", "core", "data", "deploy", "distill", "factorize", "graph", "methods", "pipelines", "prune", "quantize",
+            "report", "train", "zoo")
 _NAMES = {"create": "zoo", "load": "pipelines", "profile": "graph", "trace": "graph"}
 
 __all__ = ["Budget", "Report", "Result", "chain", "__version__", *_MODULES, *_NAMES]

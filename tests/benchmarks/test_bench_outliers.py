@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmarks.language import CASES, QUANTIZERS, with_outliers
+from benchmarks.language import CASES, QUANTIZERS, QUOTED, with_outliers
 
 from lilliput import data, zoo
 from lilliput.core import PreconditionError
@@ -62,4 +62,7 @@ def test_a_network_without_such_norms_is_refused():
 
 
 def test_every_quantizer_has_a_case_on_both_networks():
-    assert set(CASES) == {f"{network}: {name}" for network in ("trained", "outliers") for name in ("float", *QUANTIZERS)}
+    first = {f"{network}: {name}" for network in ("trained", "outliers") for name in ("float", *QUANTIZERS)}
+    assert {case for case in CASES if "seed" not in case} == first
+    assert {case for case in CASES if "seed" in case} == {f"{case}, seed {seed}" for case in QUOTED for seed in (1, 2)}
+    assert first >= set(QUOTED)

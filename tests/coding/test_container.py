@@ -49,7 +49,7 @@ def onnx_file(arrays):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("coder", ["auto", "rans", "huffman", "tunstall", "arithmetic", "adaptive", "zstd", "stored"])
+@pytest.mark.parametrize("coder", ["auto", "rans", "huffman", "tunstall", "arithmetic", "adaptive", "zstd", "stored", "cabac"])
 def test_tensors_come_back(tmp_path, coder, threads):
     path = tmp_path / "some.lil"
     size = coding.save(TENSORS, path, coder=coder, threads=threads)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lilliput.coding.contexts import Contexts
 from lilliput.coding.elements import ELEMENTS, element_of, from_payload, to_payload
 from lilliput.coding.symbols import SYMBOLS, Codes, Palette, Planes, Runs, Split
 from lilliput.core import CorruptFileError, PreconditionError
@@ -21,7 +22,7 @@ def test_every_way_gives_the_bytes_back(name, count, zeros, seed):
     if element.bits >= 8:
         payload.reshape(-1, element.bits // 8)[rng.random(count) < zeros] = 0
     ways = 0
-    for way in SYMBOLS:
+    for way in (*SYMBOLS, Contexts(rows=3)):
         split = way.split(payload, element)
         if split is not None:
             ways += 1

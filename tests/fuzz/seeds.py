@@ -44,4 +44,5 @@ def main(folder: Path) -> None:
             (folder / "cabac" / f"{what}-{spread}").write_bytes(bytes(matrix.shape) + Cabac().encode(matrix.astype(np.int32)))
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

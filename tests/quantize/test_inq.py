@@ -61,6 +61,17 @@ def test_frozen_weights_stay_what_they_were():
     assert values[[0, 1, 2, 4]].tolist() == [1, -0.5, 0.5, 0.5]
 
 
+def test_freezes_in_any_memory_format():
+    w = torch.randn(6, 3, 3, 3)
+    frozen = []
+    for weight in (w, w.to(memory_format=torch.channels_last)):
+        quantizer = weight_quantizer(IncrementalPowers(), PowerOfTwo(bits=3), weight)
+        quantizer.simulation.freeze_(weight, 0.3)
+        frozen.append(quantizer.simulation.frozen)
+    assert torch.equal(*frozen)
+    assert w.abs()[frozen[0]].min() > w.abs()[~frozen[0]].max()
+
+
 class Shares(Hook):
     def __init__(self):
         self.seen = []

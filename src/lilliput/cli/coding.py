@@ -20,7 +20,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads that chunks are coded
 def pack(
     model: Annotated[Path, typer.Argument(help="model.onnx, its weights inside.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; model.lil by default.")] = None,
-    coder: Annotated[str, typer.Option(help="rans, huffman, tunstall, arithmetic, adaptive, zstd, stored, or auto: of the fast ones what takes least.")] = "auto",
+    coder: Annotated[str, typer.Option(help="rans, huffman, tunstall, arithmetic, adaptive, zstd, stored; auto: of the fast ones what takes least; cabac: the smallest, slow.")] = "auto",
     threads: Threads = 1,
     as_json: JsonFlag = False,
 ) -> None:

@@ -36,7 +36,7 @@ class Arithmetic:
     >>> out, coded = np.empty_like(symbols), coder.encode(symbols, table)
     >>> coder.decode(as_bytes(coded), table, out)
     >>> out.tolist(), len(coded), len(Arithmetic(adaptive=True).encode(symbols, b""))
-    ([1, 0, 1, 1, 2, 1, 1, 1], 2, 4)
+    ([1, 0, 1, 1, 2, 1, 1, 1], 2, 5)
     """
 
     adaptive: bool = False

@@ -20,6 +20,10 @@ _BY_NUMBER: Final[dict[int, tuple[str, Coder]]] = {coder.number: (name, coder) f
 CHUNK_BITS = 8 * 7
 
 
+# What is stored is read at once, so coding it must gain a hundredth.
+_STORED_WORTH = 0.99
+
+
 def coder_named(name: str) -> Coder:
     """The coder of this name; raises `UnknownNameError`."""
     if name not in CODERS:
@@ -36,7 +40,7 @@ def least(symbols: Bytes, candidates: Sequence[Coder]) -> tuple[Coder, bytes, fl
     """The coder that takes fewest bits for these symbols, its table, and the bits, table and one chunk's overhead included."""
     counts = count(symbols)
     found = [(coder, *_priced(coder, symbols, counts)) for coder in candidates]
-    return min(found, key=lambda priced: priced[2])
+    return min(found, key=lambda priced: priced[2] * (_STORED_WORTH if isinstance(priced[0], Stored) else 1))
 
 
 def _priced(coder: Coder, symbols: Bytes, counts: Counts) -> tuple[bytes, float]:

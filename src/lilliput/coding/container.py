@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lilliput.coding.coder import Bytes, Coder, as_bytes, checksum
 from lilliput.coding.coders import coder_named
+from lilliput.coding.contexts import Contexts
 from lilliput.coding.elements import Element, element_of, from_payload, to_payload
 from lilliput.coding.index import (
     HEADER,
@@ -32,7 +33,7 @@ from lilliput.coding.index import (
     write_index,
 )
 from lilliput.coding.skeleton import initializers, put_together, take_apart
-from lilliput.coding.stored import Zstd, inflate
+from lilliput.coding.stored import Stored, Zstd, inflate
 from lilliput.coding.streams import Coded, decode, encode
 from lilliput.coding.symbols import SYMBOLS, Split, Symbols
 from lilliput.core import CorruptFileError, PreconditionError, UnknownNameError
@@ -59,14 +60,28 @@ class CodedTensor:
         return len(self.head) + sum(stream.size for stream in self.streams)
 
 
-def code(name: str, payload: Bytes, element: Element, shape: Sequence[int], coders: Sequence[Coder], threads: int = 1) -> CodedTensor:
+@dataclass(frozen=True)
+class Choice:
+    """What may be chosen from for a tensor: coders of symbols and, where `contexts` are, CABAC for whole tensors."""
+
+    coders: tuple[Coder, ...]
+    contexts: bool = False
+    threads: int = 1
+
+    def ways(self, shape: Sequence[int]) -> tuple[Symbols, ...]:
+        """How a tensor of this shape may be split."""
+        return (*SYMBOLS, Contexts(rows=max(shape[0], 1) if len(shape) > 1 else 1)) if self.contexts else SYMBOLS
+
+
+def code(name: str, payload: Bytes, element: Element, shape: Sequence[int], choice: Choice) -> CodedTensor:
     """A tensor split and coded in the way that takes least; what comes back is compared before it is trusted."""
     best: CodedTensor | None = None
-    for way in SYMBOLS:
+    for way in choice.ways(shape):
         split = way.split(payload, element)
         if split is None:
             continue
-        streams = tuple(encode(stream, coders, threads) for stream in split.streams)
+        coders = (Stored(),) if isinstance(way, Contexts) else choice.coders
+        streams = tuple(encode(stream, coders, choice.threads) for stream in split.streams)
         coded = CodedTensor(name, element, tuple(shape), way.number, split.head, streams)
         if (best is None or coded.size < best.size) and np.array_equal(way.join(split, element, payload.size), payload):
             best = coded
@@ -98,24 +113,25 @@ def write(path: str | os.PathLike[str], tensors: Sequence[CodedTensor], skeleton
 def pack_onnx(model: bytes, path: str | os.PathLike[str], *, coder: str = "auto", threads: int = 1) -> int:
     """Write an ONNX file's bytes as a file of coded tensors, from which `Container.onnx` gives the same bytes; the size in bytes.
 
-    `coder` is the name of one, or "auto" for the one that takes least for each tensor.
+    `coder` is the name of one, "auto" for the one that takes least for each tensor, or "cabac" for that too where it takes less.
     """
-    coders = coders_of(coder)
+    choice = choice_of(coder, threads)
     found = initializers(model)
     data = as_bytes(model)
-    coded = [code(t.name, data[t.start:t.start + t.size], t.element, t.shape, coders, threads) for t in found]
+    coded = [code(t.name, data[t.start:t.start + t.size], t.element, t.shape, choice) for t in found]
     return write(path, coded, take_apart(model, found))
 
 
 def save(tensors: Mapping[str, NDArray[Any]], path: str | os.PathLike[str], *, coder: str = "auto", threads: int = 1) -> int:
     """Write arrays by name; the size in bytes."""
-    coders = coders_of(coder)
-    return write(path, [code(name, to_payload(array), element_of(array), array.shape, coders, threads) for name, array in tensors.items()])
+    choice = choice_of(coder, threads)
+    return write(path, [code(name, to_payload(array), element_of(array), array.shape, choice) for name, array in tensors.items()])
 
 
-def coders_of(name: str) -> tuple[Coder, ...]:
-    """The coders to choose from by name."""
-    return tuple(map(coder_named, AUTO)) if name == "auto" else (coder_named("stored"), coder_named(name))
+def choice_of(name: str, threads: int = 1) -> Choice:
+    """What to choose from, by the name of a coder, "auto" or "cabac"."""
+    names = AUTO if name in ("auto", "cabac") else ("stored", name)
+    return Choice(coders=tuple(map(coder_named, names)), contexts=name == "cabac", threads=threads)
 
 
 class Container(Mapping[str, NDArray[Any]]):
@@ -176,12 +192,12 @@ class Container(Mapping[str, NDArray[Any]]):
         """The bytes of a tensor as ONNX has them."""
         record = self.records[name]
         with self._naming(name):
-            return self._way(record).join(Split(record.head, self._decoded(record)), record.element, record.size)
+            return self.way(record).join(Split(record.head, self._decoded(record)), record.element, record.size)
 
     def streams(self, name: str) -> tuple[Bytes, ...]:
         """The symbols of a tensor, stream by stream."""
         with self._naming(name):
-            self._way(self.records[name])
+            self.way(self.records[name])
             return self._decoded(self.records[name])
 
     @contextmanager
@@ -191,8 +207,9 @@ class Container(Mapping[str, NDArray[Any]]):
         except CorruptFileError as error:
             raise CorruptFileError(f"{self.path}: tensor {name!r}: {error}") from None
 
-    def _way(self, record: Record) -> Symbols:
-        for way in SYMBOLS:
+    def way(self, record: Record) -> Symbols:
+        """How a tensor is split."""
+        for way in (*SYMBOLS, Contexts()):
             if way.number == record.symbols:
                 return way
         raise CorruptFileError(f"its symbols are of the unknown kind {record.symbols}: the file was made by a newer program")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lilliput.coding.coder import count, entropy
 from lilliput.coding.coders import coder_numbered
 from lilliput.coding.container import Container
-from lilliput.coding.symbols import SYMBOLS
+from lilliput.coding.contexts import Contexts
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def inspect(container: Container) -> list[Line]:
     """A line for each tensor, in order; everything is decoded on the way, so a damaged file is found."""
     lines = []
     for record in container.records.values():
-        streams = container.streams(record.name)
-        elements = max(math.prod(record.shape), 1)
-        bound = sum(entropy(count(stream)) * stream.size for stream in streams) + 8 * len(record.head)
-        ways = [type(way).__name__.lower() for way in SYMBOLS if way.number == record.symbols]
+        elements, streams, way = max(math.prod(record.shape), 1), container.streams(record.name), container.way(record)
         coders = list(dict.fromkeys(found[0] for stream in record.streams if (found := coder_numbered(stream.coder))))
-        lines.append(Line(record.name, record.element.name, record.shape, ways[0], " + ".join(coders), 8 * record.coded / elements,
-                          bound / elements, record.size, record.coded))
-        container.payload(record.name)
+        payload = container.payload(record.name)
+        if isinstance(way, Contexts):  # what its codes take one by one
+            streams, coders = way.codes(payload, record.element), ["cabac"]
+        bound = sum(entropy(count(stream)) * stream.size for stream in streams) + 8 * len(record.head)
+        lines.append(Line(record.name, record.element.name, record.shape, type(way).__name__.lower(), " + ".join(coders),
+                          8 * record.coded / elements, bound / elements, record.size, record.coded))
     return lines

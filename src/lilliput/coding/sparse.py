@@ -302,8 +302,8 @@ def smallest(occupancy: Occupancy, bits: float, formats: Sequence[Format] = FORM
     """The format of least total size for elements of `bits` bits each, and that size in bits; None where the dense tensor is smaller.
 
     >>> from lilliput.coding.occupancy import Uniform
-    >>> [type(smallest(Uniform(shape=(256, 256), density=d), 8)[0]).__name__ for d in (0.001, 0.05, 0.5, 0.95)]
-    ['Csf', 'RunLengths', 'Bitmap', 'NoneType']
+    >>> [type(smallest(Uniform(shape=(256, 256), density=d), 8)[0]).__name__ for d in (0.05, 0.5, 0.95)]
+    ['RunLengths', 'Bitmap', 'NoneType']
     """
     sizes = [format.bits(occupancy) + bits * format.elements(occupancy) for format in formats]
     best, dense = int(np.argmin(sizes)), bits * math.prod(occupancy.shape)

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lilliput import _native
 from lilliput.coding.coder import Bytes
 from lilliput.coding.cursor import Cursor, varint
 from lilliput.coding.elements import Element
@@ -79,25 +80,21 @@ class Planes:
         """As many streams as an element has bytes."""
         if element.bits < 16:
             return None
-        words = payload.view(f"<u{element.bits // 8}")
-        if element.real:
-            words = words << 1 | words >> (element.bits - 1)
-        planes = words.view(np.uint8).reshape(-1, element.bits // 8)
-        return Split(b"", tuple(np.ascontiguousarray(planes[:, i]) for i in reversed(range(planes.shape[1]))))
+        width = element.bits // 8
+        planes = np.empty_like(payload)
+        assert _native.split_planes(payload, width, element.real, planes) == _native.OK
+        return Split(b"", tuple(planes.reshape(width, -1)))
 
     def join(self, split: Split, element: Element, size: int) -> Bytes:
         """Bytes side by side."""
         width = element.bits // 8
         streams = _streams(split, max(width, 2))
-        planes = np.empty((size // width, width), np.uint8)
-        for i, stream in enumerate(reversed(streams)):
-            _same_size(stream, len(planes))
-            planes[:, i] = stream
-        words = planes.reshape(-1).view(f"<u{width}")
-        if element.real:
-            one = np.array(1, words.dtype)
-            words = words >> one | words << np.array(element.bits - 1, words.dtype)
-        return words.view(np.uint8)
+        for stream in streams:
+            _same_size(stream, size // width)
+        words = np.empty(size, np.uint8)
+        if _native.join_planes(list(streams), element.real, words) != _native.OK:
+            raise CorruptFileError(f"no words of {width} bytes: get the file again")
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)

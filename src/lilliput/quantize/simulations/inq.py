@@ -42,7 +42,7 @@ class Partitioned(OnGrid):
         if missing > 0:
             values = self.on_grid(w.detach())
             chosen = torch.where(frozen, -1.0, w.detach().abs()).flatten().topk(missing).indices
-            frozen.view(-1)[chosen] = True
+            frozen[torch.unravel_index(chosen, frozen.shape)] = True  # in any memory format
             self.get_buffer("values").copy_(torch.where(frozen, values, 0.0))
 
     def forward(self, w: Tensor) -> Tensor:
