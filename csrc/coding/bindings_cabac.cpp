@@ -3,16 +3,10 @@
 
 #include <array>
 #include <memory>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/tuple.h>
-#include <tuple>
 
 #include "cabac.h"
 
-namespace nb = nanobind;
-
-template <typename T> using Array = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Shape = std::array<size_t, 2>;
 using Parameters = std::array<unsigned, 5>; // rate, signs, neighbours, limit, shift
 

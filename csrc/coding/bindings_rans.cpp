@@ -2,25 +2,12 @@
 #include "bindings.h"
 
 #include <memory>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
-#include <tuple>
 #include <vector>
 
 #include "crc32c.h"
 #include "planes.h"
 #include "rans.h"
-
-namespace nb = nanobind;
-
-template <typename T> using Array = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Bytes = Array<const uint8_t>;
-using Coded = std::tuple<int, nb::bytes>;
-
-static Coded coded(lp_status status, const uint8_t *bytes, size_t size) {
-    return {static_cast<int>(status), nb::bytes(reinterpret_cast<const char *>(bytes), status == LP_OK ? size : 0)};
-}
 
 static Coded encode(Bytes symbols, Bytes table) {
     lp_rans_table read;
