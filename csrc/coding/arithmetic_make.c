@@ -28,14 +28,6 @@ static void share_out(const int64_t counts[256], double total, unsigned precisio
     }
 }
 
-static unsigned width_of(uint32_t value) {
-    unsigned width = 0u;
-    for (; value != 0u; value >>= 1) {
-        width += 1u;
-    }
-    return width;
-}
-
 static size_t write_table(const uint32_t frequency[256], unsigned precision, unsigned first, unsigned last, uint8_t *bytes) {
     bytes[0] = (uint8_t)precision;
     bytes[1] = (uint8_t)first;
@@ -43,7 +35,7 @@ static size_t write_table(const uint32_t frequency[256], unsigned precision, uns
     lp_bit_writer writer = {bytes + 3, 0, 0, 0};
     unsigned before = 4u;
     for (unsigned s = first; s < last; ++s) {
-        const unsigned width = width_of(frequency[s]);
+        const unsigned width = lp_width(frequency[s]);
         lp_write_unary(&writer, width >= before ? 2u * (width - before) : 2u * (before - width) - 1u);
         if (width != 0u) {
             lp_write_bits(&writer, frequency[s] - (1u << (width - 1u)), width - 1u);

@@ -5,6 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Bits of a number without leading zeros: 0 for 0. */
+static inline unsigned lp_width(uint32_t value)
+{
+    unsigned width = 0;
+    for (; value; value >>= 1) width++;
+    return width;
+}
+
 typedef struct {
     const uint8_t *bytes;
     size_t size;

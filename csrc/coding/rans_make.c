@@ -12,13 +12,6 @@ typedef struct {
     double bits;
 } candidate;
 
-static unsigned width_of(uint32_t value)
-{
-    unsigned width = 0;
-    for (; value; value >>= 1) width++;
-    return width;
-}
-
 /* Bits that an exception takes besides those of the symbol in its place, `share` of all symbols being exceptions. */
 static double exception_bits(double share)
 {
@@ -75,7 +68,7 @@ static size_t write_table(const lp_rans_table *t, uint8_t bytes[LP_RANS_TABLE_MA
     lp_bit_writer writer = {bytes + 3, 0, 0, 0};
     unsigned before = 4;
     for (unsigned i = 0; i + 1 < t->range; i++) {
-        const unsigned width = width_of(t->frequency[i]);
+        const unsigned width = lp_width(t->frequency[i]);
         lp_write_unary(&writer, width >= before ? 2 * (width - before) : 2 * (before - width) - 1);
         if (width) lp_write_bits(&writer, t->frequency[i] - (1u << (width - 1)), width - 1);
         before = width;

@@ -4,13 +4,6 @@
 
 #include "bit_io.h"
 
-static unsigned width_of(uint32_t value)
-{
-    unsigned width = 0;
-    for (; value; value >>= 1) width++;
-    return width;
-}
-
 /* Frequencies as they are told; the last symbol has the rest. */
 static lp_status read_frequencies(lp_rans_table *t, lp_bit_reader *r)
 {
@@ -58,7 +51,7 @@ lp_status lp_rans_read(const uint8_t *bytes, size_t size, lp_rans_table *table)
     const unsigned count = lp_rans_entries(table, entries);
     uint32_t largest = 0;
     for (unsigned i = 0; i < count; i++) largest = entries[i] > largest ? entries[i] : largest;
-    return count == 0 || (count > 16 && width_of(largest) > 12) ? LP_CORRUPT : LP_OK;
+    return count == 0 || (count > 16 && lp_width(largest) > 12) ? LP_CORRUPT : LP_OK;
 }
 
 unsigned lp_rans_entries(const lp_rans_table *t, uint16_t frequency[256])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -100,9 +99,3 @@ def encodable(status: int) -> None:
     if status == _native.BAD_CODE:
         raise PreconditionError("a symbol occurs that the table has no code for: make it from the counts of all that is to be coded")
     checked(status, "the table")
-
-
-def uncoded(counts: Counts) -> float:
-    """Bits of symbols of these counts in as many whole bits each as the largest needs."""
-    highest = int(np.flatnonzero(counts).max(initial=0))
-    return float(counts.sum()) * max(math.ceil(math.log2(highest + 1)), 1)

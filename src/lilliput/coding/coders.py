@@ -17,9 +17,7 @@ CODERS: Final[dict[str, Coder]] = {"stored": Stored(), "rans": Rans(), "huffman"
                                      "arithmetic": Arithmetic(), "adaptive": Arithmetic(adaptive=True), "zstd": Zstd()}
 _BY_NUMBER: Final[dict[int, tuple[str, Coder]]] = {coder.number: (name, coder) for name, coder in CODERS.items()}
 # What a chunk takes besides its symbols: its size and its checksum.
-CHUNK_BITS = 8 * 7
-
-
+_CHUNK_BITS = 8 * 7
 # What is stored is read at once, so coding it must gain a hundredth.
 _STORED_WORTH = 0.99
 
@@ -51,4 +49,4 @@ def _priced(coder: Coder, symbols: Bytes, counts: Counts) -> tuple[bytes, float]
         bits = 8.0 * len(Zstd(level=3).encode(part, table)) * symbols.size / max(part.size, 1)
     else:
         bits = coder.bits(counts, table)
-    return table, bits + 8 * len(table) + CHUNK_BITS
+    return table, bits + 8 * len(table) + _CHUNK_BITS

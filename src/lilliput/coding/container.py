@@ -190,9 +190,13 @@ class Container(Mapping[str, NDArray[Any]]):
 
     def payload(self, name: str) -> Bytes:
         """The bytes of a tensor as ONNX has them."""
+        return self.joined(name, self.streams(name))
+
+    def joined(self, name: str, streams: tuple[Bytes, ...]) -> Bytes:
+        """The bytes of a tensor from its streams."""
         record = self.records[name]
         with self._naming(name):
-            return self.way(record).join(Split(record.head, self._decoded(record)), record.element, record.size)
+            return self.way(record).join(Split(record.head, streams), record.element, record.size)
 
     def streams(self, name: str) -> tuple[Bytes, ...]:
         """The symbols of a tensor, stream by stream."""

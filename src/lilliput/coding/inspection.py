@@ -32,7 +32,7 @@ def inspect(container: Container) -> list[Line]:
     for record in container.records.values():
         elements, streams, way = max(math.prod(record.shape), 1), container.streams(record.name), container.way(record)
         coders = list(dict.fromkeys(found[0] for stream in record.streams if (found := coder_numbered(stream.coder))))
-        payload = container.payload(record.name)
+        payload = container.joined(record.name, streams)
         if isinstance(way, Contexts):  # what its codes take one by one
             streams, coders = way.codes(payload, record.element), ["cabac"]
         bound = sum(entropy(count(stream)) * stream.size for stream in streams) + 8 * len(record.head)
